@@ -1,0 +1,1 @@
+"""What vegamite's services share: domain types, wire messages, the bus, configuration and lifecycle."""

@@ -1,0 +1,1 @@
+"""vegamite in one process, and the `vegamite` command."""

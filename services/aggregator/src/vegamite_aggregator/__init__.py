@@ -1,0 +1,1 @@
+"""The aggregator: folds trades into exact candles, and keeps both."""

@@ -1,0 +1,1 @@
+"""The collector: takes in every trade of the tracked markets and publishes it."""
