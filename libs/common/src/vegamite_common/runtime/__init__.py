@@ -1,0 +1,1 @@
+"""What every process needs: clock, configuration, logging, lifecycle, health, connections."""
