@@ -17,10 +17,14 @@ class MessageError(ValueError):
     """Bytes from a topic that are no record of it, or a record too large to send; the text says why."""
 
 
+def _version() -> int:
+    return VERSION  # a factory, since a plain default would be left out of the wire where defaults are
+
+
 class Versioned(msgspec.Struct, frozen=True, kw_only=True):
     """What every record has: its version, always 1."""
 
-    v: int = VERSION
+    v: int = msgspec.field(default_factory=_version)
 
     def __post_init__(self) -> None:
         if self.v != VERSION:
