@@ -1,0 +1,1 @@
+"""What touches the world: PostgreSQL stores and the schema."""

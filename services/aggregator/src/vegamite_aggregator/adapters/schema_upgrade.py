@@ -1,0 +1,39 @@
+"""`python -m vegamite_aggregator.adapters.schema_upgrade`: runs alembic to the head; the database's address comes by stdin."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def _run(url: str) -> None:
+    async def connect(*_: object, **__: object) -> asyncpg.Connection:
+        connection: asyncpg.Connection = await asyncpg.connect(url)
+        return connection
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_upgrade)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(sys.stdin.read().strip()))
