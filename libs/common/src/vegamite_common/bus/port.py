@@ -27,7 +27,9 @@ class OffsetOutOfRangeError(BusError):
     """A position before the log's start or beyond its end: `partition`, `offset` and the log's [`begin`, `end`]."""
 
     def __init__(self, *, partition: int, offset: int, begin: int, end: int) -> None:
-        super().__init__(f"partition {partition}: offset {offset} is outside the log, [{begin}, {end}]")
+        super().__init__(
+            f"partition {partition}: offset {offset} is outside the log, [{begin}, {end}]"
+        )
         self.partition = partition
         self.offset = offset
         self.begin = begin

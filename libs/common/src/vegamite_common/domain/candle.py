@@ -47,10 +47,15 @@ class Candle(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= min(self.open, self.close) or max(self.open, self.close) > self.high:
-            raise ValueError(f"candle prices contradict: o={self.open} h={self.high} l={self.low} c={self.close}")
+            raise ValueError(
+                f"candle prices contradict: o={self.open} h={self.high} l={self.low} c={self.close}"
+            )
         if self.trade_count < 1:
             raise ValueError(f"a candle has at least one trade, not {self.trade_count}")
-        if not 0 <= self.buy_volume <= self.volume or not 0 <= self.buy_quote_volume <= self.quote_volume:
+        if (
+            not 0 <= self.buy_volume <= self.volume
+            or not 0 <= self.buy_quote_volume <= self.quote_volume
+        ):
             raise ValueError("the buyers' part of a volume lies between 0 and the volume")
         if not self.open_time <= self.first_event_time <= self.last_event_time < self.close_time:
             raise ValueError("a candle's trades lie inside its interval, in order")

@@ -69,7 +69,11 @@ class SpanSet:
         return len(self._starts)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SpanSet) and self._starts == other._starts and self._ends == other._ends
+        return (
+            isinstance(other, SpanSet)
+            and self._starts == other._starts
+            and self._ends == other._ends
+        )
 
     def __hash__(self) -> int:
         return hash((tuple(self._starts), tuple(self._ends)))
@@ -109,7 +113,8 @@ class SpanSet:
     def within(self, from_time: Micros, to_time: Micros) -> "SpanSet":
         """Return the part of the set that lies inside [from_time, to_time)."""
         cut = (
-            (max(start, from_time), min(end, to_time)) for start, end in zip(self._starts, self._ends, strict=True)
+            (max(start, from_time), min(end, to_time))
+            for start, end in zip(self._starts, self._ends, strict=True)
         )
         return SpanSet(Span(start, end) for start, end in cut if start < end)
 

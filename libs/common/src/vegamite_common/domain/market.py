@@ -30,16 +30,26 @@ class Market(msgspec.Struct, frozen=True, order=True):
 
     def __post_init__(self) -> None:
         if not _EXCHANGE.fullmatch(self.exchange):
-            raise ValueError(f"not an exchange id: {self.exchange[:40]!r}; allowed: lower-case letters, digits and _")
-        if len(self.symbol) > 100 or not _SYMBOL.fullmatch(self.symbol) or not self.symbol.isprintable():
-            raise ValueError(f"not a unified symbol: {self.symbol[:60]!r}; allowed: BASE/QUOTE or BASE/QUOTE:SETTLE")
+            raise ValueError(
+                f"not an exchange id: {self.exchange[:40]!r}; allowed: lower-case letters, digits and _"
+            )
+        if (
+            len(self.symbol) > 100
+            or not _SYMBOL.fullmatch(self.symbol)
+            or not self.symbol.isprintable()
+        ):
+            raise ValueError(
+                f"not a unified symbol: {self.symbol[:60]!r}; allowed: BASE/QUOTE or BASE/QUOTE:SETTLE"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Market":
         """Return the market that `exchange:SYMBOL` names; raise `ValueError` where it names none."""
         exchange, colon, symbol = text.partition(":")
         if not colon:
-            raise ValueError(f"not a market: {text[:60]!r}; allowed: exchange:SYMBOL, as in kraken:BTC/USD")
+            raise ValueError(
+                f"not a market: {text[:60]!r}; allowed: exchange:SYMBOL, as in kraken:BTC/USD"
+            )
         return cls(exchange, symbol)
 
     @property
@@ -53,7 +63,9 @@ class Market(msgspec.Struct, frozen=True, order=True):
         base, _, rest = self.symbol.partition("/")
         quote, _, settlement = rest.partition(":")
         settle, *terms = settlement.split("-") if settlement else ("",)
-        kind = "spot" if not settlement else ("swap", "future", "option", "option")[min(len(terms), 3)]
+        kind = (
+            "spot" if not settlement else ("swap", "future", "option", "option")[min(len(terms), 3)]
+        )
         return SymbolParts(base=base, quote=quote, settle=settle or None, type=kind)
 
 

@@ -30,9 +30,13 @@ EXACT = Context(
 )
 """Context for sums and products: 200 digits; raises `decimal.Inexact` rather than round."""
 
-_QUOTIENT = Context(prec=400, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow], flags=[])
+_QUOTIENT = Context(
+    prec=400, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow], flags=[]
+)
 _QUOTIENT_UNIT = Decimal(1).scaleb(-QUOTIENT_DECIMALS)
-_PARSE = Context(prec=MAX_DIGITS, traps=[Inexact, InvalidOperation, Overflow, Underflow, Clamped], flags=[])
+_PARSE = Context(
+    prec=MAX_DIGITS, traps=[Inexact, InvalidOperation, Overflow, Underflow, Clamped], flags=[]
+)
 _NORMALIZE = Context(prec=400, traps=[InvalidOperation, Inexact], flags=[])
 
 ZERO = Decimal(0)
@@ -62,7 +66,9 @@ def parse_decimal(text: str) -> Decimal:
         value = canonical(value)
         digits = value.as_tuple()
     except (ArithmeticError, ValueError):
-        raise ValueError(f"not a decimal number of at most {MAX_DIGITS} digits: {text[:80]!r}") from None
+        raise ValueError(
+            f"not a decimal number of at most {MAX_DIGITS} digits: {text[:80]!r}"
+        ) from None
     if len(digits.digits) > MAX_DIGITS or -int(digits.exponent) > MAX_DIGITS:
         raise ValueError(f"not a decimal number of at most {MAX_DIGITS} digits: {text[:80]!r}")
     return value

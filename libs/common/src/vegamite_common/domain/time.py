@@ -20,7 +20,8 @@ LATEST: Micros = 253_402_300_800 * SECOND
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?([Zz]|[+-]\d{2}:\d{2})?)?", re.ASCII
+    r"(\d{4})-(\d{2})-(\d{2})(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?([Zz]|[+-]\d{2}:\d{2})?)?",
+    re.ASCII,
 )
 _MILLIS = re.compile(r"-?\d{1,16}", re.ASCII)
 
@@ -42,10 +43,7 @@ def parse_time(text: str) -> Micros:
 
     Raise `ValueError`, with a sentence that says what is allowed, for anything else.
     """
-    if _MILLIS.fullmatch(text):
-        micros = int(text) * 1000
-    else:
-        micros = _parse_rfc3339(text)
+    micros = int(text) * 1000 if _MILLIS.fullmatch(text) else _parse_rfc3339(text)
     if not 0 <= micros < LATEST:
         raise ValueError(f"time out of range: {text[:40]!r}; allowed: 1970-01-01 up to 9999-12-31")
     return micros
@@ -59,7 +57,15 @@ def _parse_rfc3339(text: str) -> Micros:
         )
     year, month, day, hour, minute, second, fraction, offset = found.groups()
     try:
-        whole = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC)
+        whole = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour or 0),
+            int(minute or 0),
+            int(second or 0),
+            tzinfo=UTC,
+        )
     except ValueError as error:
         raise ValueError(f"not a time: {text[:40]!r}; {error}") from None
     micros = from_datetime(whole) + int((fraction or "0").ljust(6, "0")[:6])

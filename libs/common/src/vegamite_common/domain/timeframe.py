@@ -3,7 +3,15 @@
 from datetime import timedelta
 from enum import StrEnum
 
-from vegamite_common.domain.time import DAY, HOUR, MINUTE, SECOND, Micros, from_datetime, to_datetime
+from vegamite_common.domain.time import (
+    DAY,
+    HOUR,
+    MINUTE,
+    SECOND,
+    Micros,
+    from_datetime,
+    to_datetime,
+)
 
 _MONDAY = 4 * DAY  # 1970-01-05 was a Monday
 

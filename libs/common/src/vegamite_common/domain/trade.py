@@ -55,8 +55,14 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             raise InvalidTradeError("amount", f"amount must be above 0, not {self.amount}")
         if not EARLIEST <= self.event_time < LATEST:
             raise InvalidTradeError("event_time", f"event time out of range: {self.event_time} us")
-        if not self.trade_id or len(self.trade_id.encode()) > MAX_TRADE_ID_BYTES or "\x00" in self.trade_id:
-            raise InvalidTradeError("trade_id", f"trade id must have 1 to {MAX_TRADE_ID_BYTES} bytes")
+        if (
+            not self.trade_id
+            or len(self.trade_id.encode()) > MAX_TRADE_ID_BYTES
+            or "\x00" in self.trade_id
+        ):
+            raise InvalidTradeError(
+                "trade_id", f"trade id must have 1 to {MAX_TRADE_ID_BYTES} bytes"
+            )
         if not -_INT64 <= self.sequence < _INT64:
             raise InvalidTradeError("sequence", "sequence must fit 64 bits")
 

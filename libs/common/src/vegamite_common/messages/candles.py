@@ -19,7 +19,9 @@ RevisionReason: TypeAlias = Literal["late_trade", "backfill", "import", "correct
 ChangeType: TypeAlias = Literal["update", "final", "revision"]
 
 
-class CandlesRecord(Versioned, frozen=True, kw_only=True, tag="candles", tag_field="kind", omit_defaults=True):
+class CandlesRecord(
+    Versioned, frozen=True, kw_only=True, tag="candles", tag_field="kind", omit_defaults=True
+):
     """Candles of one market that changed together, 1 to 500, of any timeframes.
 
     `update` is in progress and may be superseded unseen; `final` and `revision` are each published once or more often,
@@ -36,7 +38,9 @@ class CandlesRecord(Versioned, frozen=True, kw_only=True, tag="candles", tag_fie
         super().__post_init__()
         Market(self.exchange, self.symbol)
         if not 1 <= len(self.candles) <= MAX_CANDLES:
-            raise ValueError(f"a candles record has 1 to {MAX_CANDLES} candles, not {len(self.candles)}")
+            raise ValueError(
+                f"a candles record has 1 to {MAX_CANDLES} candles, not {len(self.candles)}"
+            )
         if (self.type == "revision") != (self.reason is not None):
             raise ValueError("a revision, and nothing else, has a reason")
 
@@ -48,7 +52,16 @@ class CandlesRecord(Versioned, frozen=True, kw_only=True, tag="candles", tag_fie
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(CandlesRecord)
-_DECIMALS = ("open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "buy_quote_volume")
+_DECIMALS = (
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "buy_volume",
+    "buy_quote_volume",
+)
 
 
 def _is_plain(candle: Candle) -> bool:

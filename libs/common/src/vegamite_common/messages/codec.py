@@ -18,7 +18,9 @@ class MessageError(ValueError):
 
 
 def _version() -> int:
-    return VERSION  # a factory, since a plain default would be left out of the wire where defaults are
+    return (
+        VERSION  # a factory, since a plain default would be left out of the wire where defaults are
+    )
 
 
 class Versioned(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,5 +44,7 @@ def decode_with(decoder: msgspec.json.Decoder[RecordT], value: bytes) -> RecordT
 def checked(value: bytes, what: Any) -> bytes:
     """Return `value` unchanged; raise `MessageError` where it is larger than a record may be."""
     if len(value) > MAX_RECORD_BYTES:
-        raise MessageError(f"{type(what).__name__} record of {len(value)} bytes, at most {MAX_RECORD_BYTES} are allowed")
+        raise MessageError(
+            f"{type(what).__name__} record of {len(value)} bytes, at most {MAX_RECORD_BYTES} are allowed"
+        )
     return value

@@ -30,7 +30,9 @@ class _Status(Versioned, frozen=True, kw_only=True):
         return Market(self.exchange, self.symbol)
 
 
-class SourceState(_Status, frozen=True, kw_only=True, tag="source_state", tag_field="kind", omit_defaults=True):
+class SourceState(
+    _Status, frozen=True, kw_only=True, tag="source_state", tag_field="kind", omit_defaults=True
+):
     """The market's source entered `state` at `event_time`."""
 
     state: SourceStateName

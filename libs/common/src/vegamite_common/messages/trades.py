@@ -33,7 +33,9 @@ class _OfMarket(Versioned, frozen=True, kw_only=True):
         return Market(self.exchange, self.symbol)
 
 
-class TradesRecord(_OfMarket, frozen=True, kw_only=True, tag="trades", tag_field="kind", omit_defaults=True):
+class TradesRecord(
+    _OfMarket, frozen=True, kw_only=True, tag="trades", tag_field="kind", omit_defaults=True
+):
     """Trades of one market that arrived together, at most 1,000, in arrival order; none only where `covered` is stated.
 
     `received_time` is the writer's clock, in microseconds. `covered` is the half-open interval (from, to) that these
@@ -49,7 +51,9 @@ class TradesRecord(_OfMarket, frozen=True, kw_only=True, tag="trades", tag_field
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.trades) > MAX_TRADES or (not self.trades and self.covered is None):
-            raise ValueError(f"a trades record has 1 to {MAX_TRADES} trades, not {len(self.trades)}")
+            raise ValueError(
+                f"a trades record has 1 to {MAX_TRADES} trades, not {len(self.trades)}"
+            )
         if self.covered is not None and not self.covered[0] < self.covered[1]:
             raise ValueError("covered: the end lies after the beginning")
 
@@ -94,7 +98,9 @@ class Unfillable(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
-class JobEnded(_OfMarket, frozen=True, kw_only=True, tag="job_ended", tag_field="kind", omit_defaults=True):
+class JobEnded(
+    _OfMarket, frozen=True, kw_only=True, tag="job_ended", tag_field="kind", omit_defaults=True
+):
     """The bulk job has sent all it will; `unfillable` is what it found to be gone."""
 
     job: str
@@ -108,7 +114,9 @@ class Rebuild(_OfMarket, frozen=True, kw_only=True, tag="rebuild", tag_field="ki
     to_time: Micros = msgspec.field(name="to")
 
 
-TradesTopicRecord: TypeAlias = TradesRecord | SpanOpened | Heartbeat | SpanClosed | JobStarted | JobEnded | Rebuild
+TradesTopicRecord: TypeAlias = (
+    TradesRecord | SpanOpened | Heartbeat | SpanClosed | JobStarted | JobEnded | Rebuild
+)
 """Any record of `market.trades.v1`."""
 
 _ENCODER = msgspec.json.Encoder()
@@ -123,7 +131,9 @@ def _is_plain(value: Decimal) -> bool:
 
 def encode_trades(record: TradesTopicRecord) -> bytes:
     """Return the record's JSON, decimals as canonical strings; raise `MessageError` above the size limit."""
-    if isinstance(record, TradesRecord) and not all(_is_plain(t.price) and _is_plain(t.amount) for t in record.trades):
+    if isinstance(record, TradesRecord) and not all(
+        _is_plain(t.price) and _is_plain(t.amount) for t in record.trades
+    ):
         return checked(_encode_plainly(record), record)
     return checked(_ENCODER.encode(record), record)
 
