@@ -1,8 +1,47 @@
-"""Brings the database and the topics to what this release needs; may be run any number of times."""
+"""Brings the database and the topics to what this release needs; may be run any number of times, by several at once."""
 
-from vegamite_aggregator.adapters.schema import upgrade_schema
+from pydantic import SecretStr
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, TopicSpec
+from vegamite_common.runtime.section import PostgresSection, TopicsSection
+
+from vegamite_aggregator.adapters.schema import MigrationError, upgrade_schema
+
+__all__ = ["MigrationError", "migrate_database", "migrate_topics", "topic_specs"]
+
+_HOUR_MS = 3_600_000
 
 
-async def migrate_database(url: str) -> bool:
-    """Upgrade the schema of the database at `url`; return whether there was something to do; raise `MigrationError`."""
-    return await upgrade_schema(url)
+async def migrate_database(postgres: PostgresSection | str) -> bool:
+    """Upgrade the schema of a database, named by its settings or its URL; return whether there was something to do.
+
+    Raise `MigrationError`, with one line that says why, where that fails.
+    """
+    if isinstance(postgres, str):
+        postgres = PostgresSection(url=SecretStr(postgres))
+    return await upgrade_schema(postgres)
+
+
+def topic_specs(topics: TopicsSection) -> tuple[TopicSpec, ...]:
+    """Return how the three topics have to be; all have the same number of partitions, so that a market has one number."""
+    hours = {
+        TRADES: topics.trades_retention_hours,
+        CANDLES: topics.candles_retention_hours,
+        STATUS: topics.status_retention_hours,
+    }
+    return tuple(
+        TopicSpec(
+            topic=topic,
+            partitions=topics.partitions,
+            replication=topics.replication_factor,
+            retention_ms=kept * _HOUR_MS,
+        )
+        for topic, kept in hours.items()
+    )
+
+
+async def migrate_topics(bus: Bus, topics: TopicsSection) -> None:
+    """Make the missing topics and check those that exist; with `manage = false` only check. Raise `BusError`."""
+    specs = topic_specs(topics)
+    if topics.manage:
+        await bus.create_topics(specs)
+    await bus.check_topics(specs)

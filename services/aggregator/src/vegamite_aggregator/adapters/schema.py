@@ -5,9 +5,12 @@ a second's work. The database's address reaches it through standard input, so th
 """
 
 import asyncio
+import json
 import sys
 
 import asyncpg
+from vegamite_common.runtime.postgres import POSTGRES_FAULTS, connect_arguments, describe
+from vegamite_common.runtime.section import PostgresSection
 
 SCHEMA_VERSION = 1
 """Version that this release's migrations lead to."""
@@ -15,14 +18,21 @@ SCHEMA_VERSION = 1
 SCHEMA_MINIMUM = 1
 """Oldest schema that this release's aggregator can work with."""
 
+_APPLICATION = "vegamite-migrate"
+
 
 class MigrationError(Exception):
     """The schema couldn't be upgraded; the text says why."""
 
 
-async def schema_version(url: str) -> int:
-    """Return the version of the schema at `url`, 0 where there is none; raise what asyncpg raises."""
-    connection = await asyncpg.connect(url)
+async def schema_version(postgres: PostgresSection) -> int:
+    """Return the version of the schema, 0 where there is none; raise `MigrationError` where the database can't be asked."""
+    try:
+        connection = await asyncpg.connect(
+            **connect_arguments(postgres, application_name=_APPLICATION)
+        )
+    except (*POSTGRES_FAULTS, asyncpg.PostgresError) as error:
+        raise MigrationError(f"PostgreSQL can't be reached: {describe(error)}") from None
     try:
         if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
             return 0
@@ -31,13 +41,15 @@ async def schema_version(url: str) -> int:
         await connection.close()
 
 
-async def upgrade_schema(url: str) -> bool:
-    """Bring the schema at `url` to this release's version, never back; return whether there was something to do.
+async def upgrade_schema(postgres: PostgresSection) -> bool:
+    """Bring the schema to this release's version, never back; return whether there was something to do.
 
     Raise `MigrationError` where that fails; then nothing has changed. Two at once take turns.
     """
-    if await schema_version(url) >= SCHEMA_VERSION:
+    if await schema_version(postgres) >= SCHEMA_VERSION:
         return False
+    arguments = connect_arguments(postgres, application_name=_APPLICATION)
+    arguments.pop("command_timeout")  # a migration may take its time
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -47,14 +59,13 @@ async def upgrade_schema(url: str) -> bool:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        _, errors = await process.communicate(url.encode())
+        _, errors = await process.communicate(json.dumps(arguments).encode())
     except asyncio.CancelledError:
         process.terminate()
         await process.wait()
         raise
     if process.returncode != 0:
-        lines = errors.decode(errors="replace").strip().splitlines() or [
-            f"exit {process.returncode}"
-        ]
-        raise MigrationError(f"the schema can't be upgraded: {lines[-1]}")
+        lines = errors.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit {process.returncode}"
+        raise MigrationError(f"the schema can't be upgraded: {reason}")
     return True

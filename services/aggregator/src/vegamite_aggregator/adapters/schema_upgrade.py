@@ -1,8 +1,10 @@
-"""`python -m vegamite_aggregator.adapters.schema_upgrade`: runs alembic to the head; the database's address comes by stdin."""
+"""`python -m vegamite_aggregator.adapters.schema_upgrade`: runs alembic to the head; asyncpg's arguments come as JSON by stdin."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from alembic import command
@@ -21,10 +23,9 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-async def _run(url: str) -> None:
-    async def connect(*_: object, **__: object) -> asyncpg.Connection:
-        connection: asyncpg.Connection = await asyncpg.connect(url)
-        return connection
+async def _run(arguments: dict[str, Any]) -> None:
+    async def connect(*_: object, **__: object) -> "asyncpg.Connection[asyncpg.Record]":
+        return await asyncpg.connect(**arguments)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
@@ -36,4 +37,4 @@ async def _run(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run(sys.stdin.read().strip()))
+    asyncio.run(_run(json.load(sys.stdin)))

@@ -152,7 +152,24 @@ SERIES = (
 # Table names fold case, so the month is spelt out.
 TIMEFRAMES = {
     name: f"candle_{'1mo' if name == '1M' else name}"
-    for name in "1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w 1M".split()
+    for name in [
+        "1s",
+        "1m",
+        "3m",
+        "5m",
+        "15m",
+        "30m",
+        "1h",
+        "2h",
+        "4h",
+        "6h",
+        "8h",
+        "12h",
+        "1d",
+        "3d",
+        "1w",
+        "1M",
+    ]
 }
 
 TIMEFRAME_TABLES = tuple(

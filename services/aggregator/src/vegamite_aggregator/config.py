@@ -1,0 +1,32 @@
+"""The aggregator's settings: the shared sections and `[aggregator]`."""
+
+from pydantic import Field
+from vegamite_common.runtime.config import ServiceSection, SharedSettings
+
+
+class AggregatorSection(ServiceSection):
+    """`[aggregator]`: how much one transaction takes, and how much stays in memory."""
+
+    group: str = Field(default="vegamite-aggregator", min_length=1, max_length=200)
+    """Kafka consumer group whose members share the partitions."""
+
+    batch_max_records: int = Field(default=500, ge=1, le=10_000)
+    """Most records of one poll, and so of one transaction."""
+
+    queue_max_bytes: int = Field(default=16_000_000, ge=1_000_000)
+    """Bytes of one partition's records that may wait for its transaction; beyond it, they are left in the log for later."""
+
+    candles_in_memory: int = Field(default=20_000, ge=1000)
+    """Candles of one partition that stay in memory between transactions; others are read when they are touched."""
+
+    update_interval_ms: int = Field(default=250, ge=10)
+    """Least time between two published in-progress states of one market and timeframe."""
+
+    tick_interval_ms: int = Field(default=500, ge=50)
+    """How often a partition without records looks whether something has become final, or silent, by the clock."""
+
+
+class AggregatorSettings(SharedSettings):
+    """Everything the aggregator reads from the configuration."""
+
+    aggregator: AggregatorSection = AggregatorSection()
