@@ -1,6 +1,7 @@
 """The aggregator's settings: the shared sections and `[aggregator]`."""
 
 from pydantic import Field
+
 from vegamite_common.runtime.config import ServiceSection, SharedSettings
 
 

@@ -1,10 +1,10 @@
 """Brings the database and the topics to what this release needs; may be run any number of times, by several at once."""
 
 from pydantic import SecretStr
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, TopicSpec
-from vegamite_common.runtime.section import PostgresSection, TopicsSection
 
 from vegamite_aggregator.adapters.schema import MigrationError, upgrade_schema
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, TopicSpec
+from vegamite_common.runtime.section import PostgresSection, TopicsSection
 
 __all__ = ["MigrationError", "migrate_database", "migrate_topics", "topic_specs"]
 

@@ -9,6 +9,7 @@ import json
 import sys
 
 import asyncpg
+
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS, connect_arguments, describe
 from vegamite_common.runtime.section import PostgresSection
 
@@ -19,6 +20,7 @@ SCHEMA_MINIMUM = 1
 """Oldest schema that this release's aggregator can work with."""
 
 _APPLICATION = "vegamite-migrate"
+_FAULTS: tuple[type[BaseException], ...] = (*POSTGRES_FAULTS, asyncpg.PostgresError)
 
 
 class MigrationError(Exception):
@@ -31,7 +33,7 @@ async def schema_version(postgres: PostgresSection) -> int:
         connection = await asyncpg.connect(
             **connect_arguments(postgres, application_name=_APPLICATION)
         )
-    except (*POSTGRES_FAULTS, asyncpg.PostgresError) as error:
+    except _FAULTS as error:
         raise MigrationError(f"PostgreSQL can't be reached: {describe(error)}") from None
     try:
         if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
