@@ -96,7 +96,12 @@ class Reader(Protocol):
         """Stop reading these partitions."""
         ...
 
-    async def poll(self, *, max_records: int, timeout: float) -> Sequence[Fetched]:
+    async def poll(
+        self,
+        *,
+        max_records: int,
+        timeout: float,  # noqa: ASYNC109 -- how long to wait is part of what a poll is asked
+    ) -> Sequence[Fetched]:
         """Return what is there, waiting up to `timeout` real seconds for a first record.
 
         Also returns a `Fetched` without messages for each partition whose end the log confirmed meanwhile. Raises
