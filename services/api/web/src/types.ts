@@ -1,0 +1,50 @@
+// What the API sends, as far as the page uses it. Decimals are strings; they become numbers only where pixels need them.
+
+export const TIMEFRAMES = [
+  "1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M",
+] as const;
+export type Timeframe = (typeof TIMEFRAMES)[number];
+
+export interface Candle {
+  market: string;
+  timeframe: Timeframe;
+  open_time: string;
+  close_time: string;
+  open: string;
+  high: string;
+  low: string;
+  close: string;
+  volume: string;
+  quote_volume: string;
+  vwap: string | null;
+  trade_count: number;
+  final: boolean;
+  complete: boolean;
+  revision: number;
+  as_of: string;
+}
+
+export interface Trade {
+  trade_id: string;
+  event_time: string;
+  price: string;
+  amount: string;
+  taker_side: "buy" | "sell" | null;
+}
+
+export interface Market {
+  market: string;
+  exchange: string;
+  symbol: string;
+  tracked: boolean;
+  simulated: boolean;
+  state: string | null;
+  state_reason: string | null;
+  suggestions: string[];
+  open_gaps: number;
+}
+
+export interface Page<Item> {
+  data: Item[];
+  next_cursor: string | null;
+}
