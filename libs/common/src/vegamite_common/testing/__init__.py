@@ -1,0 +1,1 @@
+"""What tests share: servers, fakes and contract suites; nothing in production imports it."""
