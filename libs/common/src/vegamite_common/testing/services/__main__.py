@@ -1,0 +1,93 @@
+"""`python -m vegamite_common.testing.services prepare`: have what the tests' servers need, before they run.
+
+What Docker or the environment gives needs nothing. Else missing programs come from the system's package
+manager (as root, or by sudo without a password); where that can't be, the command is printed and we stop.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from vegamite_common.runtime.postgres_binaries import PostgresBinariesError, find_binaries
+from vegamite_common.testing.services.chromium import find_chromium
+from vegamite_common.testing.services.kafka_jars import kafka_jars
+from vegamite_common.testing.services.process import ServiceError
+
+
+def missing_packages() -> list[str]:
+    """Return the Debian packages that the tests' servers lack on this machine."""
+    packages: list[str] = []
+    # Fault tests run Kafka and PostgreSQL as processes, whatever Docker may offer the others.
+    if shutil.which("java") is None:
+        packages.append("default-jre-headless")
+    if shutil.which("mvn") is None:
+        packages.append("maven")
+    try:
+        find_binaries()
+    except PostgresBinariesError:
+        packages.append("postgresql")
+    try:
+        find_chromium()
+    except ServiceError:
+        packages.append("chromium")
+    return packages
+
+
+def install(packages: list[str]) -> None:
+    """Install Debian packages; ServiceError with the one command to run where we may not."""
+    install_command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    by_hand = f"sudo sh -c 'apt-get update && {' '.join(install_command)}'"
+    if shutil.which("apt-get") is None:
+        raise ServiceError(
+            "the tests need Java, Maven, PostgreSQL 15 or newer and Chromium;"
+            f" this system has no apt-get: install what provides {', '.join(packages)}"
+        )
+    prefix = _privilege()
+    if prefix is None:
+        raise ServiceError(f"the tests need packages that only root may install; run:\n  {by_hand}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-q"], install_command):
+        done = subprocess.run([*prefix, *command], env=environment, check=False, stdout=sys.stderr)
+        if done.returncode != 0:
+            raise ServiceError(
+                f"installing {', '.join(packages)} failed; run it by hand:\n  {by_hand}"
+            )
+
+
+def _privilege() -> list[str] | None:
+    if os.geteuid() == 0:
+        return []
+    sudo = shutil.which("sudo")
+    if sudo is None:
+        return None
+    allowed = subprocess.run([sudo, "-n", "true"], capture_output=True, check=False)
+    return [sudo, "-n"] if allowed.returncode == 0 else None
+
+
+def prepare() -> None:
+    """Install and fetch whatever is missing; ServiceError says what couldn't be had."""
+    packages = missing_packages()
+    if packages:
+        install(packages)
+        still = missing_packages()
+        if still:
+            raise ServiceError(f"still missing after the installation: {', '.join(still)}")
+    kafka_jars()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the one command there is; returns the process's exit status."""
+    if arguments != ["prepare"]:
+        sys.stderr.write("usage: python -m vegamite_common.testing.services prepare\n")
+        return 2
+    try:
+        prepare()
+    except ServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

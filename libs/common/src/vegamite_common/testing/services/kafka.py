@@ -1,0 +1,143 @@
+"""A Kafka broker for tests (KRaft, one process), which can be stopped, killed and started again on its log."""
+
+import base64
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from vegamite_common.testing.services.kafka_jars import kafka_jars
+from vegamite_common.testing.services.process import (
+    ServiceError,
+    end_process,
+    free_ports,
+    make_server_directory,
+    remove_directory,
+    wait_for_port,
+)
+
+_JVM = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+_SETTINGS: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "log.retention.check.interval.ms": "1000",
+    "controlled.shutdown.enable": "false",
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",  # what a restart after SIGKILL waits for
+}
+
+
+class KafkaServer:
+    """One real broker with its log in a folder of its own (removed by `close`), on ports that it keeps."""
+
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+        """Choose folder and ports; `settings` are further lines of its server.properties."""
+        self.directory = make_server_directory("kafka")
+        self.port, self._controller_port = free_ports(2)
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The address to give to clients."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The broker's process id; ServiceError when it isn't running."""
+        if self._process is None:
+            raise ServiceError("this broker isn't running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, on the log that is there, and return when it answers."""
+        jars = kafka_jars()
+        properties = self.directory / "server.properties"
+        if not properties.exists():
+            self._format(jars, properties)
+        log = self.directory / "broker.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*_java(jars), "kafka.Kafka", str(properties)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                start_new_session=True,
+            )
+        wait_for_port(self._process, self.port, log=log)
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        if self._process is not None:
+            end_process(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End it and remove its folder; nothing of it is needed any more."""
+        self.kill()
+        remove_directory(self.directory)
+
+    def __enter__(self) -> "KafkaServer":
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _format(self, jars: Path, properties: Path) -> None:
+        settings = {
+            **_SETTINGS,
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
+            "log.dirs": str(self.directory / "log"),
+            **self._settings,
+        }
+        unformatted = self.directory / "unformatted.properties"
+        unformatted.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        tool = [
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            cluster.replace("-", "A"),
+        ]
+        formatted = subprocess.run(
+            [*_java(jars), *tool, "-c", str(unformatted)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if formatted.returncode != 0:
+            raise ServiceError(
+                f"Kafka's storage can't be formatted:\n{formatted.stdout}{formatted.stderr}"
+            )
+        unformatted.rename(properties)
+
+
+def _java(jars: Path) -> list[str]:
+    return ["java", *_JVM, f"-Dlog4j2.configurationFile={jars / 'log4j2.xml'}", "-cp", f"{jars}/*"]
