@@ -208,6 +208,7 @@ LOG = (
         market_key integer NOT NULL,
         from_time timestamptz NOT NULL,
         to_time timestamptz NOT NULL,
+        end_cause text,
         PRIMARY KEY (market_key, from_time),
         CHECK (from_time < to_time)
     )
