@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
@@ -86,11 +86,11 @@ class SharedSettings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- pydantic-settings names the arguments
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is passed in: `load_settings` reads the sources, so that it can say where a value came from."""
         return (init_settings,)
@@ -98,9 +98,15 @@ class SharedSettings(BaseSettings):
     @model_validator(mode="after")
     def _simulated_time_is_local(self) -> Self:
         if self.clock.simulated:
-            away = sorted(name for name, section in self.exchanges.items() if section.urls and not section.on_loopback)
+            away = sorted(
+                name
+                for name, section in self.exchanges.items()
+                if section.urls and not section.on_loopback
+            )
             if away:
-                raise ValueError(f"[clock] is simulated, so every exchange must be on loopback; not so: {', '.join(away)}")
+                raise ValueError(
+                    f"[clock] is simulated, so every exchange must be on loopback; not so: {', '.join(away)}"
+                )
         return self
 
 
@@ -127,7 +133,9 @@ def load_settings(
     `environ` replaces the process's environment. A named file that is missing is an error.
     """
     variables = dict(os.environ if environ is None else environ)
-    origins = Origins(file=file, variables=_own_variables(variables), overrides=dict(overrides or {}))
+    origins = Origins(
+        file=file, variables=_own_variables(variables), overrides=dict(overrides or {})
+    )
     problems = _unknown_variables(cls, origins)
     table = _read_toml(file)
     problems += _unknown_sections(cls, table, origins)
@@ -142,7 +150,10 @@ def load_settings(
     try:
         settings = cls(**merged)
     except ValidationError as error:
-        problems += [render(cls, item, origins) for item in error.errors(include_url=False, include_input=False)]
+        problems += [
+            render(cls, item, origins)
+            for item in error.errors(include_url=False, include_input=False)
+        ]
     if problems:
         raise ConfigError(problems)
     return settings
@@ -168,16 +179,24 @@ def _unknown_variables(cls: type[SharedSettings], origins: Origins) -> list[str]
                 continue
         if section in SERVICE_SECTIONS:
             continue
-        problems.append(f"variable {name}: unknown section [{section}]{nearest(section, _sections(cls))}")
+        problems.append(
+            f"variable {name}: unknown section [{section}]{nearest(section, _sections(cls))}"
+        )
     return problems
 
 
-def _unknown_sections(cls: type[SharedSettings], table: Mapping[str, Any], origins: Origins) -> list[str]:
+def _unknown_sections(
+    cls: type[SharedSettings], table: Mapping[str, Any], origins: Origins
+) -> list[str]:
     allowed = set(cls.model_fields) | SERVICE_SECTIONS
     problems = []
     for name, value in table.items():
         if name not in allowed:
-            what = f"unknown section [{name}]" if isinstance(value, dict) else f"key {name} is outside any section"
+            what = (
+                f"unknown section [{name}]"
+                if isinstance(value, dict)
+                else f"key {name} is outside any section"
+            )
             problems.append(f"{origins.place((name,))}: {what}{nearest(name, _sections(cls))}")
     return problems
 
@@ -216,11 +235,15 @@ def _not_json(cls: type[SharedSettings], origins: Origins) -> list[str]:
         try:
             _Environment(cls, {name: value})()
         except SettingsError:
-            problems.append(f"variable {name}: must be JSON, or set its keys one by one ({name}__<KEY>)")
+            problems.append(
+                f"variable {name}: must be JSON, or set its keys one by one ({name}__<KEY>)"
+            )
     return problems
 
 
-def _read_secrets(cls: type[SharedSettings], variables: Mapping[str, str], origins: Origins) -> dict[str, Any]:
+def _read_secrets(
+    cls: type[SharedSettings], variables: Mapping[str, str], origins: Origins
+) -> dict[str, Any]:
     """The values of `<section>/<key>` files; a directory that is named and missing raises `ConfigError`."""
     name = variables.get(SECRETS_DIR)
     if not name:
@@ -229,11 +252,17 @@ def _read_secrets(cls: type[SharedSettings], variables: Mapping[str, str], origi
     origins.secrets_dir = directory
     try:
         source = NestedSecretsSettingsSource(
-            cls, secrets_dir=directory, secrets_dir_missing="error", secrets_nested_subdir=True, secrets_prefix=""
+            SecretsSettingsSource(cls, secrets_dir=directory),
+            secrets_dir=directory,
+            secrets_dir_missing="error",
+            secrets_nested_subdir=True,
+            secrets_prefix="",
         )
         values = dict(source())
     except SettingsError:
-        raise ConfigError([f"variable {SECRETS_DIR}: {directory} is not a readable directory of secret files"]) from None
+        raise ConfigError(
+            [f"variable {SECRETS_DIR}: {directory} is not a readable directory of secret files"]
+        ) from None
     except OSError as error:
         raise ConfigError([f"{directory}: cannot be read: {error.strerror}"]) from None
     return values
@@ -243,5 +272,9 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(lower)
     for key, value in upper.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            _merge(below, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return merged

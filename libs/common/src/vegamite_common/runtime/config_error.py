@@ -41,7 +41,9 @@ class Origins:
             return "command line"
         for name, value in self.variables.items():
             own = tuple(name[len("VEGAMITE_") :].lower().split("__"))
-            if own[: len(keys)] == keys or (keys[: len(own)] == own and _json_reaches(value, keys[len(own) :])):
+            if own[: len(keys)] == keys or (
+                keys[: len(own)] == own and _json_reaches(value, keys[len(own) :])
+            ):
                 return f"variable {name}"
         if self.secrets_dir is not None and (self.secrets_dir.joinpath(*keys)).is_file():
             return str(self.secrets_dir.joinpath(*keys))
@@ -75,7 +77,9 @@ def _json_reaches(text: str, keys: tuple[str, ...]) -> bool:
 
 
 _HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=(.*)$""")
+_KEY = re.compile(
+    r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=(.*)$"""
+)
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 _LONG_TEXT = re.compile(r"\"\"\"|'''")
 
@@ -145,9 +149,17 @@ def _model_at(root: type[BaseModel], location: Location) -> type[BaseModel] | No
         if model is None or str(part) not in model.model_fields:
             return None
         annotation = model.model_fields[str(part)].annotation
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        model = (
+            annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+            else None
+        )
         if model is None:
-            sections = [item for item in get_args(annotation) if isinstance(item, type) and issubclass(item, BaseModel)]
+            sections = [
+                item
+                for item in get_args(annotation)
+                if isinstance(item, type) and issubclass(item, BaseModel)
+            ]
             table = sections[0] if sections else None
     return model
 
@@ -159,6 +171,8 @@ def _without_union_tags(root: type[BaseModel], location: Location) -> Location:
         if parent is not None and str(location[length - 1]) in parent.model_fields:
             annotation = parent.model_fields[str(location[length - 1])].annotation
             members = get_args(annotation)
-            has_sections = any(isinstance(item, type) and issubclass(item, BaseModel) for item in members)
+            has_sections = any(
+                isinstance(item, type) and issubclass(item, BaseModel) for item in members
+            )
             return location[:length] if members and not has_sections else location
     return location

@@ -38,7 +38,7 @@ class Health:
         """Say that the loop moved; called at least every few seconds, with or without work."""
         self._beat = self._monotonic()
 
-    def set_ready(self, ready: bool, reason: str = "") -> None:
+    def set_ready(self, ready: bool, reason: str = "") -> None:  # noqa: FBT001 -- reads as a sentence
         """Say whether the service can serve and, if not, why."""
         self._ready = State(ok=ready, reason="" if ready else reason or "not ready")
 

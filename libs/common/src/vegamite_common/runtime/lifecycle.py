@@ -170,15 +170,15 @@ def run_process(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run_until_stopped(main))
     except (ConfigError, StartError) as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return EXIT_DRAIN_LIMIT
     except BaseExceptionGroup as group:
         refused = group.subgroup((ConfigError, StartError))
         if refused is not None and group.split((ConfigError, StartError))[1] is None:
-            for error in _leaves(refused):
-                print(error, file=sys.stderr)
+            for leaf in _leaves(refused):
+                sys.stderr.write(f"{leaf}\n")
             return EXIT_CONFIG
         log.critical("crashed", exc_info=group)
         return EXIT_BUG

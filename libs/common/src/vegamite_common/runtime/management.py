@@ -30,7 +30,9 @@ def probe_body(state: State) -> tuple[int, str]:
     return (200, "ok\n") if state.ok else (503, f"{state.reason}\n")
 
 
-def create_management_app(probes: Probes, registry: CollectorRegistry = REGISTRY) -> web.Application:
+def create_management_app(
+    probes: Probes, registry: CollectorRegistry = REGISTRY
+) -> web.Application:
     """The aiohttp application of the three addresses."""
 
     async def healthz(_request: web.Request) -> web.Response:
@@ -42,7 +44,9 @@ def create_management_app(probes: Probes, registry: CollectorRegistry = REGISTRY
         return web.Response(status=status, text=text)
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
@@ -56,20 +60,26 @@ async def open_management(
     probes: Probes, *, host: str, port: int, registry: CollectorRegistry = REGISTRY
 ) -> AsyncIterator[int]:
     """Serve inside the block; gives the port that was bound (port 0: the system's choice). Raises `StartError` where it's taken."""
-    runner = web.AppRunner(create_management_app(probes, registry), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        create_management_app(probes, registry), access_log=None, shutdown_timeout=1.0
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:
-            raise StartError(f"the management address {host}:{port} can't be used: {error.strerror}") from None
+            raise StartError(
+                f"the management address {host}:{port} can't be used: {error.strerror}"
+            ) from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
 
 
-async def serve(probes: Probes, *, host: str, port: int, stop: Stop, registry: CollectorRegistry = REGISTRY) -> None:
+async def serve(
+    probes: Probes, *, host: str, port: int, stop: Stop, registry: CollectorRegistry = REGISTRY
+) -> None:
     """Serve until `stop` is requested. A process that drains wants `open_management` around its service instead."""
     async with open_management(probes, host=host, port=port, registry=registry):
         await stop.wait()

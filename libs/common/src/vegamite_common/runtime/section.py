@@ -34,7 +34,9 @@ TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_text)]
 class Section(BaseModel):
     """One section of the configuration: immutable, refuses unknown keys, never shows an input in an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True
+    )
 
 
 class ServiceSection(Section):
@@ -66,7 +68,9 @@ class ClockSection(Section):
         if (self.origin is None) != (self.wall_origin is None):
             raise ValueError("origin and wall_origin must be given together")
         if self.origin is None and self.speed != 1.0:
-            raise ValueError("speed needs origin and wall_origin: only a simulated clock has another speed")
+            raise ValueError(
+                "speed needs origin and wall_origin: only a simulated clock has another speed"
+            )
         return self
 
     @property
@@ -122,8 +126,12 @@ class KafkaSection(Section):
 
     @model_validator(mode="after")
     def _credentials(self) -> Self:
-        if self.security_protocol.startswith("SASL") and (not self.sasl_username or self.sasl_password is None):
-            raise ValueError(f"security_protocol {self.security_protocol} needs sasl_username and sasl_password")
+        if self.security_protocol.startswith("SASL") and (
+            not self.sasl_username or self.sasl_password is None
+        ):
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs sasl_username and sasl_password"
+            )
         if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
             raise ValueError("ssl_cert_file and ssl_key_file must be given together")
         return self
