@@ -2,11 +2,13 @@
 
 One step of a partition, inside one transaction whose first statement locked the fence:
 
-1. `intake = read_batch(state, messages)` decodes, refuses and clamps; nothing else is read from the records later.
+1. `intake = read_batch(state, messages, timing=timing)` decodes, refuses and clamps; records are not read again.
+   Markets in `intake.markets` that `state.markets` lacks are loaded now, and put there.
 2. The store inserts `intake.trades`; `inserted = only_inserted(intake.trades, keys)` are those that were not there yet.
-3. `wants = needed(state, intake, inserted, log_time=T, timing=timing)` says what memory lacks; the store loads it.
-4. `changes = decide(state, intake, inserted, loaded, log_time=T, now=now, timing=timing)` gives rows and records to write.
-5. After the commit, and only then, `state.apply(changes)`.
+3. `plan = prepare(state, intake, inserted, log_time=T, timing=timing)`: `plan.wants` is what memory lacks; the store loads it.
+4. `changes = decide(state, plan, loaded, now=now)` gives the rows and the records to write.
+5. After the commit, and only then, `state.apply(changes)`; now and then `state.evict()`.
 
-A step without records (`read_batch(state, [])`) finalises by the clock and ends silent jobs; `due` says when one is worth it.
+A step without records (`read_batch(state, [], …)`) finalises by the clock and ends silent jobs; `due` says when one is
+worth it. When the log lost what was next, `discontinuity` gives the changes of a step of their own.
 """

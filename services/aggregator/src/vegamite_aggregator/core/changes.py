@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from vegamite_aggregator.core.state import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
+from vegamite_aggregator.core.rows import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
 from vegamite_common.domain.candle import Candle
+from vegamite_common.domain.coverage import SpanSet
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 
 
 class OutboxRecord(msgspec.Struct, frozen=True):
-    """A record to be published after the commit: topic, key (the market's), encoded value; order is the list's."""
+    """A record to be published after the commit: topic, key (the market's), encoded value; the order is the list's."""
 
     topic: str
     key: bytes
@@ -19,9 +20,10 @@ class OutboxRecord(msgspec.Struct, frozen=True):
 
 
 class MarketChanges(msgspec.Struct, frozen=True):
-    """One market's rows: candles and gaps to upsert and to delete by key, coverage rows to delete by `from_time` then insert.
+    """One market's rows: candles to upsert, and to delete by key; gaps and coverage to delete, then upsert, by `from_time`.
 
     `streamed` are the changed candles still in progress, for `update` records (the newest state, at most one in 250 ms).
+    `…_after` is for memory: the whole coverage, the causes of its ends and the gaps to remember, None where unchanged.
     """
 
     candles: Sequence[StoredCandle] = ()
@@ -31,11 +33,14 @@ class MarketChanges(msgspec.Struct, frozen=True):
     gaps_deleted: Sequence[Micros] = ()
     gaps: Sequence[GapRow] = ()
     streamed: Sequence[Candle] = ()
+    coverage_after: SpanSet | None = None
+    end_causes_after: Mapping[Micros, str] = {}
+    gaps_after: Mapping[Micros, GapRow] | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """Counts of one step: trades inserted and delivered again; trades for candles already final (`late`), and for time
-    already covered (`late_in_coverage`, by market: its settling time was too short); candles made final and revised.
+    """Counts of one step: trades inserted, and delivered again; trades for candles already final (`late`), and for time
+    already covered (`late_in_coverage`, by market: its settling time was too short); candles made final, and revised.
     """
 
     inserted: int = 0
@@ -47,20 +52,19 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """All that one step changes. Upserts are whole rows; `jobs` and `open_spans` too.
+    """All that one step changes; upserts are whole rows. Delete before upserting: a key may be in both.
 
-    Written with `version` + 1, `next_offset` and `last_append_time` in the fence row. Then `state.apply(changes)`.
+    Written with the fence row: `version` + 1, `epoch`, `next_offset`, `last_append_time`. `changed` says whether anything
+    differs, the offset included: a step without it needs no commit.
     """
 
+    epoch: int
     next_offset: int
     last_append_time: Micros | None
-    markets: Mapping[Market, MarketChanges]
-    open_spans: Sequence[OpenSpan]
-    open_spans_deleted: Sequence[tuple[str, Market]]
-    jobs: Sequence[Job]
-    outbox: Sequence[OutboxRecord]
-    statistics: Statistics
-
-    @property
-    def empty(self) -> bool:
-        """Whether the step changes nothing at all, the offset included; such a step needs no commit."""
+    changed: bool
+    markets: Mapping[Market, MarketChanges] = {}
+    open_spans: Sequence[OpenSpan] = ()
+    open_spans_deleted: Sequence[tuple[str, Market]] = ()
+    jobs: Sequence[Job] = ()
+    outbox: Sequence[OutboxRecord] = ()
+    statistics: Statistics = Statistics()

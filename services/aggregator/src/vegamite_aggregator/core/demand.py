@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from vegamite_aggregator.core.state import CandleKey, StoredCandle
+from vegamite_aggregator.core.fold import TradeFold
+from vegamite_aggregator.core.rows import CandleKey, Job, StoredCandle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 
 RELEASE_LIMIT = 20_000
-"""Most held candles of ended jobs that one step takes from the store."""
+"""Most held candles of jobs that are over that one step takes from the store."""
 
 
 class IncompleteRange(msgspec.Struct, frozen=True):
-    """Stored candles that are final, not complete, held by no job, with open_time >= from_time and < to_time."""
+    """Stored candles of one timeframe, final, not complete, held by no job, with from_time <= open_time < to_time."""
 
     market: Market
     timeframe: Timeframe
@@ -23,8 +24,11 @@ class IncompleteRange(msgspec.Struct, frozen=True):
 
 
 class RebuildRange(msgspec.Struct, frozen=True):
-    """Whole days to compute again: all stored trades in [from_time, to_time), all stored candles opening there, and
-    the `1d` candles opening in [days_from, days_to) with the `3d`, `1w` and `1M` candles opening there.
+    """Whole days to compute again.
+
+    To be loaded: all stored candles, of every timeframe, that open in [from_time, to_time); the `1d`, `3d`, `1w` and `1M`
+    candles that open in [days_from, days_to), which contains it; and a `TradeFold(contract)` to which all stored trades
+    of [from_time, to_time), those inserted in this step too, were added.
     """
 
     market: Market
@@ -37,28 +41,31 @@ class RebuildRange(msgspec.Struct, frozen=True):
 class Wants(msgspec.Struct, frozen=True):
     """What to load: candles by key (those not stored are left out), in ranges, and by the jobs that hold them.
 
-    `released` are jobs that are over: any at most `release_limit` stored candles with one of them in `held_by`.
+    `released` are jobs that are over: any at most `release_limit` stored candles of the partition's markets with one of
+    them in `held_by`. `jobs` are names of jobs whose rows, of whatever state, are to be loaded where they exist.
     """
 
-    keys: Mapping[Market, Sequence[CandleKey]]
-    incomplete: Sequence[IncompleteRange]
-    released: frozenset[str]
-    rebuilds: Sequence[RebuildRange]
+    keys: Mapping[Market, Sequence[CandleKey]] = {}
+    incomplete: Sequence[IncompleteRange] = ()
+    released: frozenset[str] = frozenset()
+    rebuilds: Sequence[RebuildRange] = ()
+    jobs: frozenset[str] = frozenset()
     release_limit: int = RELEASE_LIMIT
 
     @property
     def empty(self) -> bool:
         """Whether nothing has to be loaded."""
-        return not (self.keys or self.incomplete or self.released or self.rebuilds)
+        return not (self.keys or self.incomplete or self.released or self.rebuilds or self.jobs)
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """What the store had of `Wants`, each market's candles together, whatever they were asked for by.
+    """What the store had of `Wants`: each market's candles together, once or more often, whatever asked for them.
 
-    `release_rest`: more candles are held by the jobs in `released` than were taken (the limit was reached).
-    `rebuilt`: for each of `rebuilds`, in order, a `TradeFold` to which all stored trades of the range were added.
+    `release_rest`: more candles than were taken are held by the jobs in `released` (the limit was reached). `rebuilt`: the
+    fold of each of `rebuilds`, in order.
     """
 
-    candles: Mapping[Market, Sequence[StoredCandle]]
+    candles: Mapping[Market, Sequence[StoredCandle]] = {}
     release_rest: bool = False
-    rebuilt: Sequence[object] = ()
+    rebuilt: Sequence[TradeFold] = ()
+    jobs: Sequence[Job] = ()

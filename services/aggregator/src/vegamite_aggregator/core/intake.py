@@ -1,6 +1,5 @@
 """From records to facts: decode, refuse, clamp; the first step of a batch."""
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -8,7 +7,6 @@ import msgspec
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.trade import Origin, Trade
-from vegamite_common.messages.trades import Unfillable
 
 TradeKey: TypeAlias = tuple[Market, Micros, str]
 """(market, event_time, trade_id): a trade's identity as stored."""

@@ -1,0 +1,164 @@
+"""From trades to tallies of every timeframe: one pass over the trades for `1s`, then each timeframe from its source."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from itertools import compress
+from operator import attrgetter, mul
+from typing import TypeAlias
+
+from vegamite_aggregator.core.tally import Tally, exactly, join, merge
+from vegamite_common.domain.market import Contract
+from vegamite_common.domain.number import ZERO
+from vegamite_common.domain.time import SECOND, Micros
+from vegamite_common.domain.timeframe import SOURCES, Timeframe
+from vegamite_common.domain.trade import Trade
+
+Series: TypeAlias = dict[Micros, Tally]
+"""One timeframe's tallies by open time, in order of time."""
+
+_place = attrgetter("event_time", "sequence", "trade_id")
+
+
+def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Timeframe, Series]:
+    """Return what the trades of one market, each given once, in any order, add up to in each interval of each timeframe.
+
+    `contract` is the market's, None for spot, whose amounts are of the base currency itself.
+    """
+    with exactly():
+        return roll_up(fold_seconds(trades, contract))
+
+
+def fold_seconds(trades: Iterable[Trade], contract: Contract | None) -> Series:
+    """Return the tallies of the one-second intervals that have trades, in order; within `exactly()`."""
+    ordered = sorted(trades, key=_place)
+    times = [trade.event_time for trade in ordered]
+    prices = [trade.price for trade in ordered]
+    buys = [trade.taker_side == "buy" for trade in ordered]
+    amounts = [trade.amount for trade in ordered]
+    if contract is None:
+        costs = list(map(mul, prices, amounts))
+    else:
+        amounts, costs = _contract_volumes(contract, prices, amounts)
+    series: Series = {}
+    start, count = 0, len(ordered)
+    while start < count:
+        open_time = times[start] - times[start] % SECOND
+        close_time = open_time + SECOND
+        end = start + 1
+        if end < count and times[end] < close_time:
+            end = bisect_left(times, close_time, end + 1)
+        first = ordered[start]
+        if end - start == 1:
+            series[open_time] = _single(first, amounts[start], costs[start])
+        else:
+            last = ordered[end - 1]
+            some_prices = prices[start:end]
+            some_amounts = amounts[start:end]
+            some_costs = costs[start:end]
+            some_buys = buys[start:end]
+            series[open_time] = Tally(
+                first.price,
+                max(some_prices),
+                min(some_prices),
+                last.price,
+                sum(some_amounts, ZERO),
+                sum(some_costs, ZERO),
+                sum(compress(some_amounts, some_buys), ZERO),
+                sum(compress(some_costs, some_buys), ZERO),
+                end - start,
+                first.event_time,
+                first.sequence,
+                first.trade_id,
+                last.event_time,
+                last.sequence,
+                last.trade_id,
+            )
+        start = end
+    return series
+
+
+def _single(trade: Trade, volume: Decimal, cost: Decimal) -> Tally:
+    price, event_time, sequence, trade_id = (
+        trade.price,
+        trade.event_time,
+        trade.sequence,
+        trade.trade_id,
+    )
+    bought = trade.taker_side == "buy"
+    return Tally(
+        price,
+        price,
+        price,
+        price,
+        volume,
+        cost,
+        volume if bought else ZERO,
+        cost if bought else ZERO,
+        1,
+        event_time,
+        sequence,
+        trade_id,
+        event_time,
+        sequence,
+        trade_id,
+    )
+
+
+def _contract_volumes(
+    contract: Contract, prices: Sequence[Decimal], contracts: Sequence[Decimal]
+) -> tuple[list[Decimal], list[Decimal]]:
+    """Return base and quote volumes of each trade; an inverse contract's base volume is rounded trade by trade."""
+    volumes = [
+        contract.volumes(price, amount) for price, amount in zip(prices, contracts, strict=True)
+    ]
+    return [base for base, _ in volumes], [quote for _, quote in volumes]
+
+
+def roll_up(seconds: Series) -> dict[Timeframe, Series]:
+    """Return every timeframe's tallies, each timeframe from its source, given those of `1s` in order; within `exactly()`."""
+    result = {Timeframe.S1: seconds}
+    for timeframe, source in SOURCES.items():
+        if source is not None:
+            result[timeframe] = roll_series(result[source], timeframe)
+    return result
+
+
+def roll_series(source: Series, timeframe: Timeframe) -> Series:
+    """Return the tallies of `timeframe`, given in order those of a timeframe that divides it; within `exactly()`."""
+    series: Series = {}
+    parts: list[Tally] = []
+    open_time = close_time = 0
+    for part_open, part in source.items():
+        if part_open >= close_time:
+            if parts:
+                series[open_time] = join(parts)
+            open_time = timeframe.open_time(part_open)
+            close_time = timeframe.close_time(open_time)
+            parts = []
+        parts.append(part)
+    if parts:
+        series[open_time] = join(parts)
+    return series
+
+
+class TradeFold:
+    """Adds up any number of trades of one market, a portion at a time, keeping one tally a second and no trade."""
+
+    __slots__ = ("_contract", "_seconds")
+
+    def __init__(self, contract: Contract | None) -> None:
+        self._contract = contract
+        self._seconds: Series = {}
+
+    def add(self, trades: Iterable[Trade]) -> None:
+        """Take trades that were not added before, in any order."""
+        with exactly():
+            for open_time, tally in fold_seconds(trades, self._contract).items():
+                before = self._seconds.get(open_time)
+                self._seconds[open_time] = tally if before is None else merge(before, tally)
+
+    def total(self) -> dict[Timeframe, Series]:
+        """Return what was added, in every timeframe."""
+        with exactly():
+            return roll_up(dict(sorted(self._seconds.items())))
