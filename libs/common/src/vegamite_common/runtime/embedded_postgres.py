@@ -87,7 +87,7 @@ class EmbeddedPostgres:
         self._user: SystemUser | None = None
         self._pid: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._socket_directory = self.directory / "socket"
+        self.socket_directory = self.directory / "socket"
 
     @property
     def pid(self) -> int:
@@ -100,7 +100,7 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """The owner's connection URL, password included, over the Unix socket."""
         password = (self.directory / "password").read_text().strip()
-        host = quote(str(self._socket_directory), safe="")
+        host = quote(str(self.socket_directory), safe="")
         return f"postgresql://{ROLE}:{password}@/{DATABASE}?host={host}"
 
     def start(self) -> None:
@@ -134,8 +134,8 @@ class EmbeddedPostgres:
         else:
             raise EmbeddedPostgresError(f"the database's process {self._pid} doesn't end")
         self._pid = self._child = None
-        if self._socket_directory.parent != self.directory:
-            shutil.rmtree(self._socket_directory, ignore_errors=True)
+        if self.socket_directory.parent != self.directory:
+            shutil.rmtree(self.socket_directory, ignore_errors=True)
 
     @property
     def _cluster(self) -> Path:
@@ -152,9 +152,9 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(
                 f"the user {self._user.name!r}, which PostgreSQL runs as, can't enter {barrier}"
             )
-        if len(os.fsencode(self._socket_directory / ".s.PGSQL.5432")) > _SOCKET_PATH_LIMIT:
-            self._socket_directory = Path(tempfile.mkdtemp(prefix="vegamite-", dir="/tmp"))
-        for directory in (self.directory, self._socket_directory):
+        if len(os.fsencode(self.socket_directory / ".s.PGSQL.5432")) > _SOCKET_PATH_LIMIT:
+            self.socket_directory = Path(tempfile.mkdtemp(prefix="vegamite-", dir="/tmp"))
+        for directory in (self.directory, self.socket_directory):
             directory.mkdir(mode=0o700, exist_ok=True)
             if self._user is not None:
                 os.chown(directory, self._user.uid, self._user.gid)
@@ -168,7 +168,7 @@ class EmbeddedPostgres:
                     (self._cluster / "postmaster.pid").unlink()
                 return False
             if found.status == "ready":
-                self._pid, self._socket_directory, self.adopted = (
+                self._pid, self.socket_directory, self.adopted = (
                     found.pid,
                     found.socket_directory,
                     True,
@@ -203,7 +203,7 @@ class EmbeddedPostgres:
             if self._wait(lambda: not _processes_in(self._cluster), 2.0):
                 break
         # Whatever note is left names a process that is gone, or somebody else by now.
-        self._socket_directory.joinpath(".s.PGSQL.5432.lock").unlink(missing_ok=True)
+        self.socket_directory.joinpath(".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
     def _create_cluster(self, binaries: PostgresBinaries) -> None:
         password = secrets.token_urlsafe(32)
@@ -259,7 +259,7 @@ class EmbeddedPostgres:
     def _launch(self, binaries: PostgresBinaries) -> None:
         settings = {
             **self._settings,
-            "unix_socket_directories": str(self._socket_directory),
+            "unix_socket_directories": str(self.socket_directory),
             "unix_socket_permissions": "0700",
             "log_directory": str(self.directory / "log"),
         }
