@@ -58,15 +58,17 @@ $(INSTALLED): $(DEPENDENCIES) VERSION $(MEMBERS:%=%/pyproject.toml)
 	@touch $@
 
 .PHONY: page
-page: $(PAGE) ## Build the chart page (the system's Node 20 or newer, else one from a package)
+page: $(PAGE) ## Build the chart page (the system's Node, else one from a package)
 
-# With $(node_path) before PATH, `node` and `npm` are new enough.
-node_path = $$(if command -v npm >/dev/null && node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null; \
+# With $(node_path) before PATH, `node` and `npm` are new enough for Vite: 20.19, 22.12 or anything later.
+node_is_new := const [major, minor] = process.versions.node.split(".").map(Number); \
+  process.exit(major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19) ? 0 : 1)
+node_path = $$(if command -v npm >/dev/null && node -e '$(node_is_new)' 2>/dev/null; \
   then dirname "$$(command -v node)"; else echo "$(CURDIR)/$(BIN)"; fi)
 
 $(NODE_MODULES): $(WEB)/package.json $(WEB)/package-lock.json | $(DEPENDENCIES)
 	@if [ "$(node_path)" = "$(CURDIR)/$(BIN)" ]; then \
-	  echo 'no Node 20 or newer here: taking it from a package'; \
+	  echo 'no Node that is new enough here: taking it from a package'; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt; \
 	fi
 	PATH="$(node_path):$$PATH" npm --prefix $(WEB) ci --no-audit --no-fund --loglevel=error
@@ -90,17 +92,16 @@ test: $(INSTALLED) $(PAGE) services ## Run every test, against real servers (TES
 
 .PHONY: services
 services: $(INSTALLED)
-	@$(BIN)/python -m vegamite_common.testing.services
+	@$(BIN)/python -m vegamite_common.testing.services prepare
 
 .PHONY: check
 check: lint types ## Lint, types, architecture: all that needs no server
 
 .PHONY: lint
-lint: $(INSTALLED) $(NODE_MODULES) ## Check style, formatting, and the architecture's import rules
+lint: $(INSTALLED) ## Check style, formatting, and the architecture's import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
-	PATH="$(node_path):$$PATH" npm --prefix $(WEB) run --silent lint
 
 .PHONY: fmt
 fmt: $(INSTALLED) ## Format the code and mend what ruff can mend
@@ -110,7 +111,7 @@ fmt: $(INSTALLED) ## Format the code and mend what ruff can mend
 .PHONY: types
 types: $(INSTALLED) $(NODE_MODULES) ## Check types: mypy, strict, and the page's TypeScript
 	$(BIN)/mypy
-	PATH="$(node_path):$$PATH" npm --prefix $(WEB) run --silent types
+	PATH="$(node_path):$$PATH" npm --prefix $(WEB) run --silent check
 
 # --- shipping -------------------------------------------------------------------------------------
 
