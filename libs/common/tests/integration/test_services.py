@@ -3,8 +3,8 @@ import uuid
 from pathlib import Path
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 
 from vegamite_common.testing.services.kafka import KafkaServer
 from vegamite_common.testing.services.postgres import PostgresServer
@@ -41,7 +41,7 @@ async def _send(bootstrap: str, topic: str, value: bytes) -> int:
         sent = await producer.send_and_wait(topic, value)
     finally:
         await producer.stop()
-    return sent.timestamp_type
+    return int(sent.timestamp_type)
 
 
 async def _read(bootstrap: str, topic: str, count: int) -> list[bytes]:
