@@ -1,5 +1,5 @@
 # The only entry point: people and CI run the same targets.
-# What is done once is remembered by a stamp inside the thing that it made, so the second time is quick.
+# What is done once is remembered by a stamp inside what it made, so the second time is quick.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,8 +18,10 @@ PYTEST_ARGS ?=
 MEMBERS := libs/common services/collector services/aggregator services/api libs/standalone
 SHIPPED := collector aggregator api standalone
 
-DEPENDENCIES := $(VENV)/.stamp-dependencies
+RUNTIME := $(VENV)/.stamp-runtime
 INSTALLED := $(VENV)/.stamp-members
+TOOLS := $(VENV)/.stamp-tools
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 WEB := services/api/web
 NODE_MODULES := $(WEB)/node_modules/.stamp-installed
@@ -33,7 +35,7 @@ help: ## Show what each target does
 # --- setting up -----------------------------------------------------------------------------------
 
 .PHONY: install
-install: $(INSTALLED) ## Make .venv with locked dependencies and every vegamite command in it
+install: $(TOOLS) $(INSTALLED) ## Make .venv with locked dependencies and every vegamite command in it
 
 # The first interpreter that is new enough and can make environments wins; PYTHON=… names another.
 $(BIN)/python:
@@ -46,77 +48,87 @@ $(BIN)/python:
 	echo 'vegamite needs Python 3.11 or newer with its venv module (Debian, Ubuntu: apt install python3-venv); PYTHON=… names another interpreter' >&2; \
 	exit 1
 
-# pip takes no editable package in hash mode, hence the two steps.
-$(DEPENDENCIES): requirements/dev.txt | $(BIN)/python
+# What runs is installed before what checks it: `make run` needs the first alone, and is there sooner.
+$(RUNTIME): requirements/standalone.txt requirements/build.txt | $(BIN)/python
+	@echo 'installing what vegamite needs'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(PIP_INSTALL) --require-hashes -r requirements/standalone.txt -r requirements/build.txt
 	@touch $@
 
-$(INSTALLED): $(DEPENDENCIES) VERSION $(MEMBERS:%=%/pyproject.toml)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  $(MEMBERS:%=-e ./%)
+$(TOOLS): requirements/dev.txt $(RUNTIME)
+	@echo 'installing what developing and testing need'
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# pip takes no editable package in hash mode, hence a step of its own.
+$(INSTALLED): $(RUNTIME) VERSION $(MEMBERS:%=%/pyproject.toml)
+	@$(PIP_INSTALL) --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
 .PHONY: page
 page: $(PAGE) ## Build the chart page (the system's Node, else one from a package)
 
-# With $(node_path) before PATH, `node` and `npm` are new enough for Vite: 20.19, 22.12 or anything later.
-node_is_new := const [major, minor] = process.versions.node.split(".").map(Number); \
-  process.exit(major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19) ? 0 : 1)
-node_path = $$(if command -v npm >/dev/null && node -e '$(node_is_new)' 2>/dev/null; \
-  then dirname "$$(command -v node)"; else echo "$(CURDIR)/$(BIN)"; fi)
+# Vite needs Node 20.19, 22.12 or anything later. Where that isn't, a package brings it into .venv.
+SYSTEM_NODE := $(shell command -v npm >/dev/null && node -e ' \
+  const [major, minor] = process.versions.node.split(".").map(Number); \
+  if (major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19)) console.log("yes")' 2>/dev/null)
+NODE := $(if $(SYSTEM_NODE),,$(VENV)/.stamp-node)
+NPM := PATH="$(if $(SYSTEM_NODE),,$(CURDIR)/$(BIN):)$$PATH" npm --prefix $(WEB)
 
-$(NODE_MODULES): $(WEB)/package.json $(WEB)/package-lock.json | $(DEPENDENCIES)
-	@if [ "$(node_path)" = "$(CURDIR)/$(BIN)" ]; then \
-	  echo 'no Node that is new enough here: taking it from a package'; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/node.txt; \
-	fi
-	PATH="$(node_path):$$PATH" npm --prefix $(WEB) ci --no-audit --no-fund --loglevel=error
+$(VENV)/.stamp-node: requirements/node.txt | $(INSTALLED)
+	@echo 'installing Node, for building the page'
+	@$(PIP_INSTALL) --require-hashes -r requirements/node.txt
+	@touch $@
+
+$(NODE_MODULES): $(WEB)/package.json $(WEB)/package-lock.json $(NODE)
+	@$(NPM) ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(PAGE): $(NODE_MODULES) $(PAGE_SOURCES)
-	PATH="$(node_path):$$PATH" npm --prefix $(WEB) run --silent build
+	@echo 'building the page'
+	@$(NPM) run --silent build -- --logLevel warn
 	@touch $@
 
 # --- using ----------------------------------------------------------------------------------------
 
 .PHONY: run
-run: $(INSTALLED) $(PAGE) ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS="--port 8080")
+run: ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS="--port 8080")
+	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
 	@exec $(BIN)/vegamite run $(ARGS)
 
 # --- checking -------------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(INSTALLED) $(PAGE) services ## Run every test, against real servers (TESTS=services/api PYTEST_ARGS=-x)
+test: install $(PAGE) services ## Run every test, against real servers (TESTS=services/api PYTEST_ARGS=-x)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 .PHONY: services
-services: $(INSTALLED)
+services: install
 	@$(BIN)/python -m vegamite_common.testing.services prepare
 
 .PHONY: check
 check: lint types ## Lint, types, architecture: all that needs no server
 
 .PHONY: lint
-lint: $(INSTALLED) ## Check style, formatting, and the architecture's import rules
+lint: install ## Check style, formatting, and the architecture's import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 
 .PHONY: fmt
-fmt: $(INSTALLED) ## Format the code and mend what ruff can mend
+fmt: install ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: types
-types: $(INSTALLED) $(NODE_MODULES) ## Check types: mypy, strict, and the page's TypeScript
+types: install $(NODE_MODULES) ## Check types: mypy, strict, and the page's TypeScript
 	$(BIN)/mypy
-	PATH="$(node_path):$$PATH" npm --prefix $(WEB) run --silent check
+	$(NPM) run --silent check
 
 # --- shipping -------------------------------------------------------------------------------------
 
 .PHONY: build
-build: $(INSTALLED) $(PAGE) ## Build a wheel of every member into dist/, and check what is inside
+build: install $(PAGE) ## Build a wheel of every member into dist/, and check what is inside
 	rm -rf dist
 	for member in $(MEMBERS); do $(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist $$member; done
 	$(BIN)/python -m pytest -q tests/repo/test_wheels.py
@@ -130,8 +142,9 @@ compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
   --no-emit-package vegamite-common $(LOCK_ARGS)
 
 .PHONY: lock
-lock: $(INSTALLED) ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=--upgrade for newer versions)
-	$(compile) requirements/dev.in $(MEMBERS:%=%/pyproject.toml) --all-extras -o requirements/dev.txt
+lock: install ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=--upgrade for newer versions)
+	$(compile) requirements/dev.in requirements/build.in $(MEMBERS:%=%/pyproject.toml) --all-extras -o requirements/dev.txt
+	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(compile) requirements/node.in -o requirements/node.txt
 	for name in $(filter-out standalone,$(SHIPPED)); do \
 	  $(compile) -c requirements/dev.txt services/$$name/pyproject.toml -o requirements/$$name.txt; \

@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ["dev", "node", "collector", "aggregator", "api", "standalone"]
+LOCKS = ["dev", "node", "build", "collector", "aggregator", "api", "standalone"]
 
 
 def _pins(lock: Path) -> dict[str, str]:
@@ -75,7 +75,7 @@ def test_no_runtime_lock_differs_from_what_is_tested(repository: Path, name: str
     } == {}
 
 
-@pytest.mark.parametrize("name", LOCKS[2:])
+@pytest.mark.parametrize("name", LOCKS[3:])
 def test_a_lock_meets_what_its_member_declares(repository: Path, name: str) -> None:
     folder = repository / ("libs" if name == "standalone" else "services") / name
     pins = _pins(repository / "requirements" / f"{name}.txt")
@@ -103,7 +103,8 @@ def test_the_development_lock_meets_what_all_declare(
     ]
     declared += [
         Requirement(line)
-        for line in (repository / "requirements/dev.in").read_text().splitlines()
+        for name in ("dev.in", "build.in")
+        for line in (repository / "requirements" / name).read_text().splitlines()
         if line and not line.startswith("#")
     ]
 
