@@ -2,7 +2,7 @@
 
 One step of a partition, inside one transaction whose first statement locked the fence:
 
-1. `intake = read_batch(state, messages, timing=timing)` decodes, refuses and clamps; records are not read again.
+1. `intake = read_batch(state, messages, …)` decodes, refuses and clamps; records are not read again.
    Markets in `intake.markets` that `state.markets` lacks are loaded now, and put there.
 2. The store inserts `intake.trades`; `inserted = only_inserted(intake.trades, keys)` are those that were not there yet.
 3. `plan = prepare(state, intake, inserted, log_time=T, timing=timing)`: `plan.wants` is what memory lacks; the store loads it.

@@ -23,7 +23,7 @@ class MarketChanges(msgspec.Struct, frozen=True):
     """One market's rows: candles to upsert, and to delete by key; gaps and coverage to delete, then upsert, by `from_time`.
 
     `streamed` are the changed candles still in progress, for `update` records (the newest state, at most one in 250 ms).
-    `…_after` is for memory: the whole coverage, the causes of its ends and the gaps to remember, None where unchanged.
+    `…_after` is for memory: the whole coverage, the causes of its ends and the gaps to remember, None where unchanged, with the start of tracking that they were projected from.
     """
 
     candles: Sequence[StoredCandle] = ()
@@ -36,6 +36,7 @@ class MarketChanges(msgspec.Struct, frozen=True):
     coverage_after: SpanSet | None = None
     end_causes_after: Mapping[Micros, str] = {}
     gaps_after: Mapping[Micros, GapRow] | None = None
+    projected_from: Micros | None = None
 
 
 class Statistics(msgspec.Struct, frozen=True):

@@ -1,15 +1,73 @@
-"""From records to facts: decode, refuse, clamp; the first step of a batch."""
+"""From records to facts: decode, refuse, clamp; the first step of a batch.
 
-from typing import TypeAlias
+What is refused never stops the partition: it is set apart with a reason, and whatever it could have proved is not
+believed. A refused trade voids its record's claim; a refused live trade, or a record that can't be read, also ends the open
+spans of its market where they stand, since the heartbeats to come would cover it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
+from typing import Protocol, TypeAlias
 
 import msgspec
 
+from vegamite_aggregator.core.state import PartitionState
+from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import DAY, EARLIEST, LATEST, Micros
 from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.codec import MessageError
+from vegamite_common.messages.trades import (
+    Heartbeat,
+    JobEnded,
+    JobStarted,
+    Rebuild,
+    SpanClosed,
+    SpanOpened,
+    TradesRecord,
+    TradesTopicRecord,
+    Unfillable,
+    decode_trades,
+)
 
 TradeKey: TypeAlias = tuple[Market, Micros, str]
 """(market, event_time, trade_id): a trade's identity as stored."""
+
+MAX_TEXT = 200
+"""Most characters of a job's or writer's name, a cause or a reason."""
+
+MAX_REBUILD = 31 * DAY
+"""Longest time that one record may ask to be computed again, since one transaction does it."""
+
+QUARANTINED = "quarantined"
+"""The cause of a gap that a refused record or trade left."""
+
+_LIMITS = Context(prec=31, Emin=0, Emax=29, traps=[Inexact, InvalidOperation, Overflow], flags=[])
+"""Bounds that keep every sum of products within 200 digits: 31 digits, 30 of them behind the point, below 1e30."""
+
+
+class LogRecord(Protocol):
+    """A record as the log gives it; `append_time` in microseconds of the clock in use."""
+
+    @property
+    def offset(self) -> int:
+        """Its place in the partition."""
+        ...
+
+    @property
+    def append_time(self) -> Micros:
+        """When the log appended it."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The market's key; None for records of the partition itself."""
+        ...
+
+    @property
+    def value(self) -> bytes:
+        """The encoded record."""
+        ...
 
 
 class TradeBatch(msgspec.Struct, frozen=True):
@@ -37,24 +95,67 @@ class Quarantined(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Coverage proved by a trades record, its end already cut at the append time."""
+    """Coverage [from_time, to_time) that a trades record proves, its end cut at the append time."""
 
     market: Market
     from_time: Micros
     to_time: Micros
+
+
+class SpanBroken(msgspec.Struct, frozen=True):
+    """Something of the market was refused: its open spans end where they stand."""
+
+    market: Market
+
+
+class JobSeen(msgspec.Struct, frozen=True):
+    """A record of a job, not its end: the job is open, and was heard of at `append_time`."""
+
+    job: str
+    market: Market
     origin: Origin
+    append_time: Micros
+
+
+class JobOver(msgspec.Struct, frozen=True):
+    """A job's last record, and what it found to be gone."""
+
+    job: str
+    market: Market
+    append_time: Micros
+    unfillable: Unfillable | None
+
+
+class TradesArrived(msgspec.Struct, frozen=True):
+    """The place among the events of the `TradeBatch` with this offset."""
+
+    offset: int
+
+
+Event: TypeAlias = (
+    TradesArrived
+    | Claim
+    | SpanOpened
+    | Heartbeat
+    | SpanClosed
+    | SpanBroken
+    | JobSeen
+    | JobOver
+    | Rebuild
+)
 
 
 class Intake(msgspec.Struct, frozen=True):
-    """A batch, read: `events` in log order (spans, heartbeats, jobs, claims), `trades` to be inserted, and what was refused.
+    """A batch, read: `events` in log order, ends cut at their records' append times; `trades` to be inserted; the refused.
 
     `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
     itself, `contradicting` those of them whose content differs from the first. `skipped` counts records before the
-    expected offset (delivered again); reading stops before one that leaves a hole (`hole` is then its offset).
+    expected offset; reading stops before a record beyond it, whose offset is then `hole`.
     """
 
     next_offset: int
     last_append_time: Micros | None
+    events: tuple[Event, ...]
     trades: tuple[TradeBatch, ...]
     quarantined: tuple[Quarantined, ...]
     markets: frozenset[Market]
@@ -62,3 +163,238 @@ class Intake(msgspec.Struct, frozen=True):
     contradicting: int = 0
     skipped: int = 0
     hole: int | None = None
+
+
+def read_batch(
+    state: PartitionState,
+    records: Iterable[LogRecord],
+    *,
+    partition_of: Callable[[bytes], int],
+    timing: Timing,
+) -> Intake:
+    """Return what the records from `state.next_offset` on say; never raises for what is in them.
+
+    `partition_of` gives the partition of a market's key: a record in another partition than its market's is refused.
+    """
+    reading = _Reading(state, partition_of, timing)
+    next_offset, last_append_time = state.next_offset, state.last_append_time
+    skipped, hole = 0, None
+    for record in records:
+        if record.offset < next_offset:
+            skipped += 1
+            continue
+        if record.offset > next_offset:
+            hole = record.offset
+            break
+        reading.take(record)
+        next_offset = record.offset + 1
+        last_append_time = record.append_time
+    return Intake(
+        next_offset=next_offset,
+        last_append_time=last_append_time,
+        events=tuple(reading.events),
+        trades=tuple(reading.batches),
+        quarantined=tuple(reading.quarantined),
+        markets=frozenset(reading.markets),
+        repeated=reading.repeated,
+        contradicting=reading.contradicting,
+        skipped=skipped,
+        hole=hole,
+    )
+
+
+def only_inserted(
+    batches: Sequence[TradeBatch], inserted: Collection[TradeKey]
+) -> tuple[TradeBatch, ...]:
+    """Return the batches with those trades alone whose keys the store inserted; batches left empty are left out."""
+    kept = (
+        msgspec.structs.replace(
+            batch,
+            trades=tuple(
+                trade
+                for trade in batch.trades
+                if (batch.market, trade.event_time, trade.trade_id) in inserted
+            ),
+        )
+        for batch in batches
+    )
+    return tuple(batch for batch in kept if batch.trades)
+
+
+class _Reading:
+    """One batch being read."""
+
+    def __init__(
+        self, state: PartitionState, partition_of: Callable[[bytes], int], timing: Timing
+    ) -> None:
+        self.events: list[Event] = []
+        self.batches: list[TradeBatch] = []
+        self.quarantined: list[Quarantined] = []
+        self.markets: set[Market] = set()
+        self.repeated = 0
+        self.contradicting = 0
+        self._partition = state.partition
+        self._partition_of = partition_of
+        self._future = timing.future
+        self._keys: dict[bytes, Market] = {}
+        self._seen: dict[Market, dict[tuple[Micros, str], Trade]] = {}
+
+    def take(self, record: LogRecord) -> None:
+        """Add what one record says."""
+        try:
+            decoded = decode_trades(record.value)
+            _check(decoded)
+        except MessageError as error:
+            self._refuse(record, "undecodable", str(error))
+            return
+        if isinstance(decoded, Heartbeat):
+            self.events.append(
+                msgspec.structs.replace(decoded, to_time=min(decoded.to_time, record.append_time))
+            )
+            return
+        market = self._market(record, decoded)
+        if market is None:
+            return
+        self.markets.add(market)
+        if isinstance(decoded, TradesRecord):
+            self._take_trades(record, market, decoded)
+        elif isinstance(decoded, SpanClosed):
+            self.events.append(
+                msgspec.structs.replace(decoded, to_time=min(decoded.to_time, record.append_time))
+            )
+        elif isinstance(decoded, JobStarted):
+            self.events.append(JobSeen(decoded.job, market, decoded.origin, record.append_time))
+        elif isinstance(decoded, JobEnded):
+            self.events.append(JobOver(decoded.job, market, record.append_time, decoded.unfillable))
+        else:
+            self.events.append(decoded)
+
+    def _market(
+        self,
+        record: LogRecord,
+        decoded: TradesRecord | SpanOpened | SpanClosed | JobStarted | JobEnded | Rebuild,
+    ) -> Market | None:
+        """Return the record's market; refuse a record that isn't under its market's key, in that key's partition."""
+        market = decoded.market
+        key = market.key.encode()
+        if record.key != key:
+            self._refuse(record, "key", f"a record of {market.key} under the key {record.key!r}")
+            return None
+        known = self._keys.get(key)
+        if known is not None:
+            return known
+        if self._partition_of(key) != self._partition:
+            self._refuse(record, "partition", f"{market.key} belongs to another partition")
+            return None
+        self._keys[key] = market
+        return market
+
+    def _refuse(self, record: LogRecord, reason: str, detail: str) -> None:
+        market = None
+        try:
+            if record.key is not None and self._partition_of(record.key) == self._partition:
+                market = Market.parse(record.key.decode())
+        except ValueError:
+            pass
+        self.quarantined.append(Quarantined(record.offset, market, reason, detail[:500]))
+        if market is not None:
+            self.markets.add(market)
+            self.events.append(SpanBroken(market))
+
+    def _take_trades(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
+        good: list[Trade] = []
+        refused = 0
+        seen = self._seen.setdefault(market, {})
+        latest = decoded.received_time + self._future
+        for trade in decoded.trades:
+            reason = _fault(trade, latest)
+            if reason is not None:
+                refused += 1
+                self.quarantined.append(
+                    Quarantined(record.offset, market, reason, repr(trade)[:500], trade.trade_id)
+                )
+                continue
+            identity = (trade.event_time, trade.trade_id)
+            first = seen.setdefault(identity, trade)
+            if first is trade:
+                good.append(trade)
+            else:
+                self.repeated += 1
+                self.contradicting += first != trade
+        if decoded.job is not None:
+            self.events.append(JobSeen(decoded.job, market, decoded.origin, record.append_time))
+        if good:
+            self.batches.append(
+                TradeBatch(
+                    market=market,
+                    received_time=decoded.received_time,
+                    origin=decoded.origin,
+                    job=decoded.job,
+                    offset=record.offset,
+                    trades=tuple(good),
+                )
+            )
+            self.events.append(TradesArrived(record.offset))
+        if refused and decoded.job is None:
+            self.events.append(SpanBroken(market))
+        if decoded.covered is not None and not refused:
+            from_time, to_time = decoded.covered
+            if from_time < min(to_time, record.append_time):
+                self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
+
+
+def _fault(trade: Trade, latest: Micros) -> str | None:
+    """Return why the trade is refused, as a short word; None for a sound one."""
+    if trade.event_time > latest:
+        return "future"
+    if trade.event_time < EARLIEST:
+        return "event_time"
+    return None if _within_limits(trade.price) and _within_limits(trade.amount) else "digits"
+
+
+def _within_limits(value: Decimal) -> bool:
+    try:
+        _LIMITS.plus(value)
+    except DecimalException:
+        return False
+    return True
+
+
+def _check(record: TradesTopicRecord) -> None:
+    """Raise `MessageError` for a name, a reason or an instant that the store could not keep as it is."""
+    for text in _texts(record):
+        if not (0 < len(text) <= MAX_TEXT and text.isprintable()):
+            raise MessageError(f"not a name of 1 to {MAX_TEXT} printable characters: {text[:40]!r}")
+    instants = _instants(record)
+    if not all(0 <= instant < LATEST for instant in instants):
+        raise MessageError(f"an instant out of range among {instants}")
+    if isinstance(record, Rebuild) and not 0 < record.to_time - record.from_time <= MAX_REBUILD:
+        raise MessageError(f"rebuild: a length of 1 us to {MAX_REBUILD // DAY} days is allowed")
+
+
+def _texts(record: TradesTopicRecord) -> list[str]:
+    match record:
+        case TradesRecord(job=job) | JobStarted(job=job):
+            return [] if job is None else [job]
+        case JobEnded(job=job, unfillable=unfillable):
+            return [job] if unfillable is None else [job, unfillable.reason]
+        case SpanClosed(writer=writer, cause=cause):
+            return [writer, cause]
+        case SpanOpened(writer=writer) | Heartbeat(writer=writer):
+            return [writer]
+    return []
+
+
+def _instants(record: TradesTopicRecord) -> list[Micros]:
+    match record:
+        case TradesRecord(received_time=received_time, covered=covered):
+            return [received_time, *(covered or ())]
+        case JobEnded(unfillable=Unfillable(from_time=from_time, to_time=to_time)):
+            return [from_time, to_time]
+        case Rebuild(from_time=from_time, to_time=to_time):
+            return [from_time, to_time]
+        case SpanOpened(from_time=from_time):
+            return [from_time]
+        case SpanClosed(to_time=to_time) | Heartbeat(to_time=to_time):
+            return [to_time]
+    return []

@@ -33,7 +33,8 @@ class MarketState:
     `candles` is a cache with two promises: it holds every stored candle that is neither final nor held by a job, and every
     stored candle of a timeframe whose open time is at or after `resident_from[timeframe]`. `unsettled` are the keys, with
     close times, of the former, `incomplete` the keys of those held by no job, final, but not complete. `gaps`, by
-    `from_time`, are the rows that are open or unfillable, and the filled ones that touch an open one.
+    `from_time`, are the rows that are open or unfillable, and the filled ones that touch an open one; they were projected
+    with `projected_from` as the start of tracking.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class MarketState:
         "gaps",
         "history_from",
         "incomplete",
+        "projected_from",
         "resident_from",
         "unsettled",
     )
@@ -68,6 +70,7 @@ class MarketState:
         self.history_from = history_from
         self.coverage = SpanSet(Span(row.from_time, row.to_time) for row in rows)
         self.end_causes = {row.to_time: row.end_cause for row in rows if row.end_cause is not None}
+        self.projected_from: Micros | None = FOREVER
         self.gaps = {gap.from_time: gap for gap in gaps}
         self.candles: dict[CandleKey, StoredCandle] = {}
         self.unsettled: dict[CandleKey, Micros] = {}
@@ -114,6 +117,7 @@ class MarketState:
             self.end_causes = dict(changes.end_causes_after)
         if changes.gaps_after is not None:
             self.gaps = dict(changes.gaps_after)
+            self.projected_from = changes.projected_from
 
     def evict(self) -> None:
         """Forget all but the newest candles of each timeframe; never one that is neither final nor held."""
@@ -134,7 +138,7 @@ class MarketState:
 
 
 class PartitionState:
-    """One partition of `partitions` in memory, as of its last committed step.
+    """One partition in memory, as of its last committed step.
 
     `version` is the fence's, which each commit raises by one. `jobs` are those whose row says `open`. `markets` has every
     market of the partition that the store knows; one that a batch mentions first is loaded and put there before `prepare`.
@@ -148,7 +152,6 @@ class PartitionState:
         "next_offset",
         "open_spans",
         "partition",
-        "partitions",
         "version",
     )
 
@@ -156,7 +159,6 @@ class PartitionState:
         self,
         *,
         partition: int,
-        partitions: int,
         epoch: int,
         version: int,
         next_offset: int,
@@ -167,7 +169,6 @@ class PartitionState:
     ) -> None:
         """Take the fence row and the partition's rows of `open_span` and `job` (open ones)."""
         self.partition = partition
-        self.partitions = partitions
         self.epoch = epoch
         self.version = version
         self.next_offset = next_offset

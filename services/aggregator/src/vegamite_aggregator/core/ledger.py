@@ -1,0 +1,172 @@
+"""What a batch's events make of spans, coverage and jobs, in log order, on copies of the state.
+
+The coverage of an open span is [from, to): `to` begins at `from` and follows its writer's heartbeats. A repeated
+`span_opened` means nothing while the span is open; heartbeats of a writer without one claim nothing.
+"""
+
+from collections import Counter
+
+from msgspec.structs import replace
+
+from vegamite_aggregator.core.intake import (
+    QUARANTINED,
+    Claim,
+    Intake,
+    JobOver,
+    JobSeen,
+    SpanBroken,
+    TradeBatch,
+    TradesArrived,
+)
+from vegamite_aggregator.core.rows import Job, OpenSpan
+from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_common.domain.coverage import GapState, SpanSet
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
+from vegamite_common.messages.trades import (
+    Heartbeat,
+    Rebuild,
+    SpanClosed,
+    SpanOpened,
+    Unfillable,
+)
+
+
+class MarketLedger:
+    """One market's coverage after the batch, and what its trades met on the way.
+
+    `recovered` counts trades of jobs by the `from_time` of the gap row that they fell into; `late_in_coverage` those for
+    time that was covered when they came.
+    """
+
+    def __init__(self, state: MarketState) -> None:
+        self.before = state.coverage
+        self.coverage: SpanSet = state.coverage
+        self.end_causes = state.end_causes
+        self.unfillable: list[Unfillable] = []
+        self.recovered: Counter[Micros] = Counter()
+        self.late_in_coverage = 0
+        self.rebuilds: list[tuple[Micros, Micros]] = []
+
+    def cover(self, from_time: Micros, to_time: Micros) -> None:
+        """Add [from_time, to_time) to the coverage."""
+        self.coverage = self.coverage.add(from_time, to_time)
+
+    def end(self, to_time: Micros, cause: str) -> None:
+        """Remember why coverage ended at `to_time`, if it does."""
+        self.end_causes = {**self.end_causes, to_time: cause}
+
+
+class Ledger:
+    """Walks the events of one batch; afterwards its attributes say what is to be written."""
+
+    def __init__(self, state: PartitionState) -> None:
+        self._state = state
+        self.markets: dict[Market, MarketLedger] = {}
+        self.open_spans: dict[tuple[str, Market], OpenSpan] = dict(state.open_spans)
+        self.jobs: dict[str, Job] = dict(state.jobs)
+        self.new_jobs: set[str] = set()
+        self.over: dict[str, JobOver] = {}
+
+    def market(self, market: Market) -> MarketLedger:
+        """Return the market's ledger, begun at its state."""
+        found = self.markets.get(market)
+        if found is None:
+            found = self.markets[market] = MarketLedger(self._state.markets[market])
+        return found
+
+    def walk(self, intake: Intake, inserted: dict[int, TradeBatch]) -> None:
+        """Apply the events in order; `inserted` has the trades that are new, by their record's offset."""
+        for event in intake.events:
+            match event:
+                case TradesArrived(offset=offset):
+                    if offset in inserted:
+                        self._trades(inserted[offset])
+                case JobSeen():
+                    self._job_seen(event)
+                case JobOver():
+                    self._job_over(event)
+                case Rebuild():
+                    rebuilds = self.market(event.market).rebuilds
+                    rebuilds.append((event.from_time, event.to_time))
+                case _:
+                    self._span(event)
+
+    def _span(self, event: Heartbeat | Claim | SpanOpened | SpanClosed | SpanBroken) -> None:
+        match event:
+            case Heartbeat():
+                self._beat(event.writer, event.to_time)
+            case Claim():
+                self.market(event.market).cover(event.from_time, event.to_time)
+            case SpanOpened():
+                self._open(event)
+            case SpanClosed():
+                self._close(event)
+            case SpanBroken():
+                self._break(event.market)
+
+    def _trades(self, batch: TradeBatch) -> None:
+        ledger = self.market(batch.market)
+        times = [trade.event_time for trade in batch.trades]
+        earliest, latest = min(times), max(times)
+        coverage = ledger.coverage
+        if coverage.end is not None and earliest < coverage.end:
+            ledger.late_in_coverage += sum(map(coverage.contains, times))
+        if batch.job is not None:
+            job = self.jobs[batch.job]
+            self.jobs[batch.job] = replace(job, trades=job.trades + len(times))
+            for gap in self._state.markets[batch.market].gaps.values():
+                if (
+                    gap.from_time <= latest
+                    and earliest < gap.to_time
+                    and gap.state is not GapState.FILLED
+                ):
+                    ledger.recovered[gap.from_time] += sum(
+                        gap.from_time <= time < gap.to_time for time in times
+                    )
+
+    def _beat(self, writer: str, to_time: Micros) -> None:
+        for key, span in self.open_spans.items():
+            if span.writer == writer and to_time > span.to_time:
+                self.open_spans[key] = OpenSpan(writer, span.market, span.from_time, to_time)
+                self.market(span.market).cover(span.from_time, to_time)
+
+    def _open(self, event: SpanOpened) -> None:
+        key = (event.writer, event.market)
+        if key not in self.open_spans:
+            self.open_spans[key] = OpenSpan(*key, event.from_time, event.from_time)
+
+    def _close(self, event: SpanClosed) -> None:
+        span = self.open_spans.pop((event.writer, event.market), None)
+        if span is None:
+            return
+        ledger = self.market(event.market)
+        if event.to_time > span.to_time:
+            ledger.cover(span.from_time, event.to_time)
+        ledger.end(max(span.to_time, event.to_time), event.cause)
+
+    def _break(self, market: Market) -> None:
+        for key in [key for key in self.open_spans if key[1] == market]:
+            self.market(market).end(self.open_spans.pop(key).to_time, QUARANTINED)
+
+    def _job_seen(self, event: JobSeen) -> None:
+        self.over.pop(event.job, None)
+        job = self.jobs.get(event.job)
+        if job is None:
+            self.new_jobs.add(event.job)
+            job = Job(
+                job=event.job,
+                market=event.market,
+                origin=event.origin,
+                opened_time=event.append_time,
+                last_append_time=event.append_time,
+            )
+        self.jobs[event.job] = replace(
+            job, last_append_time=event.append_time, state="open", ended_time=None
+        )
+
+    def _job_over(self, event: JobOver) -> None:
+        if event.unfillable is not None:
+            self.market(event.market).unfillable.append(event.unfillable)
+        if event.job in self.jobs:
+            self.over[event.job] = event
