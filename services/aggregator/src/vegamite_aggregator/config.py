@@ -14,11 +14,11 @@ class AggregatorSection(ServiceSection):
     batch_max_records: int = Field(default=500, ge=1, le=10_000)
     """Most records of one poll, and so of one transaction."""
 
+    batch_max_bytes: int = Field(default=1_000_000, ge=10_000)
+    """Bytes of records that one transaction takes, or one record; other partitions wait while they are folded."""
+
     queue_max_bytes: int = Field(default=16_000_000, ge=1_000_000)
     """Bytes of one partition's records that may wait for its transaction; beyond it, they are left in the log for later."""
-
-    candles_in_memory: int = Field(default=20_000, ge=1000)
-    """Candles of one partition that stay in memory between transactions; others are read when they are touched."""
 
     update_interval_ms: int = Field(default=250, ge=10)
     """Least time between two published in-progress states of one market and timeframe."""

@@ -1,0 +1,53 @@
+"""The table `outbox`: records that were committed and wait for the log's acknowledgement."""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from vegamite_aggregator.adapters.fence import store_faults
+from vegamite_aggregator.adapters.row import Connection
+from vegamite_aggregator.core.changes import OutboxRecord
+from vegamite_aggregator.ports import OutboxRow
+
+# The rows' numbers follow the list's order, since a serial is taken row by row from an ordered source.
+_WRITE = """
+    INSERT INTO outbox (partition, topic, key, value)
+    SELECT $1, topic, key, value FROM unnest($2::text[], $3::bytea[], $4::bytea[]) WITH ORDINALITY
+        AS given (topic, key, value, place) ORDER BY place
+"""
+_WAITING = (
+    "SELECT id, topic, key, value FROM outbox WHERE partition = $1 AND id > $2 ORDER BY id LIMIT $3"
+)
+_DELETE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
+
+
+async def write_outbox(
+    connection: Connection, partition: int, records: Sequence[OutboxRecord]
+) -> None:
+    """Add records to the partition's outbox, in order, inside the connection's transaction."""
+    if records:
+        await connection.execute(
+            _WRITE,
+            partition,
+            [record.topic for record in records],
+            [record.key for record in records],
+            [record.value for record in records],
+        )
+
+
+class PostgresOutbox:
+    """`Outbox` over a pool of asyncpg."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    async def waiting(self, partition: int, *, after: int, limit: int) -> Sequence[OutboxRow]:
+        """Return the oldest rows of the partition with ids above `after`, in order."""
+        async with store_faults():
+            rows = await self._pool.fetch(_WAITING, partition, after, limit)
+        return [OutboxRow(*row) for row in rows]
+
+    async def delete(self, row_ids: Sequence[int]) -> None:
+        """Forget rows that the log has."""
+        async with store_faults():
+            await self._pool.execute(_DELETE, list(row_ids))

@@ -1,0 +1,274 @@
+"""The system of record in PostgreSQL, as the aggregator sees it: state of a partition, and steps that change it."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from vegamite_aggregator.adapters import candle_table, coverage_table
+from vegamite_aggregator.adapters.fence import advance, begin_locked, commit, store_faults
+from vegamite_aggregator.adapters.log_table import ensure_epoch
+from vegamite_aggregator.adapters.market_table import MarketTable, describe, description
+from vegamite_aggregator.adapters.outbox_table import write_outbox
+from vegamite_aggregator.adapters.row import (
+    Connection,
+    gap_row,
+    job_row,
+    open_span,
+    optional_micros,
+    span_row,
+)
+from vegamite_aggregator.adapters.time_partition import TimePartitions
+from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
+from vegamite_aggregator.core.changes import Changes
+from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
+from vegamite_aggregator.core.fold import TradeFold
+from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_aggregator.ports import Inserted, Step
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
+
+_FENCE = (
+    "SELECT version, epoch, next_offset, last_append_time FROM partition_fence WHERE partition = $1"
+)
+_NEW_FENCE = """
+    INSERT INTO partition_fence (partition, version, epoch, next_offset, owner) VALUES ($1, 0, $2, $3, $4)
+    ON CONFLICT DO NOTHING
+"""
+
+
+class PostgresCandleStore:
+    """`CandleStore` over a pool of asyncpg; `owner` names this process in the fences it writes."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, owner: str) -> None:
+        self._pool = pool
+        self._owner = owner
+        self._markets = MarketTable()
+        self._time_partitions = TimePartitions(pool)
+        self._trades = TradeTable()
+        self._epoch = 0
+        self._partitions = 0
+
+    async def open_log(self, *, partitions: int, new_epoch: bool) -> int:
+        """Return the log's epoch; see `CandleStore`."""
+        async with store_faults(), self._pool.acquire() as connection, connection.transaction():
+            self._epoch = await ensure_epoch(connection, partitions=partitions, new_epoch=new_epoch)
+        self._partitions = partitions
+        return self._epoch
+
+    async def load(self, partition: int, *, begin_offset: int) -> PartitionState:
+        """Return the partition's committed state, all of one instant; see `CandleStore`."""
+        async with store_faults(), self._pool.acquire() as connection:
+            await connection.execute(_NEW_FENCE, partition, self._epoch, begin_offset, self._owner)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await self._load(connection, partition)
+
+    async def _load(self, connection: Connection, partition: int) -> PartitionState:
+        fence = await connection.fetchrow(_FENCE, partition)
+        assert fence is not None  # made above, and fences are never deleted
+        rows = await self._markets.alive(
+            connection, partition=partition, partitions=self._partitions
+        )
+        names = self._markets.markets
+        spans = await coverage_table.read_open_spans(connection, partition)
+        jobs = await coverage_table.read_open_jobs(connection, partition)
+        return PartitionState(
+            partition=partition,
+            partitions=self._partitions,
+            epoch=fence["epoch"],
+            version=fence["version"],
+            next_offset=fence["next_offset"],
+            last_append_time=optional_micros(fence["last_append_time"]),
+            open_spans=[open_span(row, names[row["market_key"]]) for row in spans],
+            jobs=[job_row(row, names[row["market_key"]]) for row in jobs],
+            markets=await self._market_states(connection, rows),
+        )
+
+    async def _market_states(
+        self, connection: Connection, rows: Mapping[Market, Any]
+    ) -> dict[Market, MarketState]:
+        if not rows:
+            return {}
+        names = self._markets.markets
+        market_keys = [row["market_key"] for row in rows.values()]
+        candles: candle_table.Candles = {}
+        found = await candle_table.open_candles(connection, market_keys)
+        candle_table.collect(candles, found, names)
+        newest = await candle_table.newest_open_times(connection, market_keys)
+        spans = _by_market(await coverage_table.read_spans(connection, market_keys), names)
+        gaps = _by_market(await coverage_table.read_gaps(connection, market_keys), names)
+        states: dict[Market, MarketState] = {}
+        for market, row in rows.items():
+            contract, history_from = description(row)
+            states[market] = MarketState(
+                contract=contract,
+                history_from=history_from,
+                coverage=[span_row(span) for span in spans.get(market, ())],
+                gaps=[gap_row(gap) for gap in gaps.get(market, ())],
+                candles=candles.get(market, {}).values(),
+                newest_open=newest.get(row["market_key"], {}),
+            )
+        return states
+
+    @asynccontextmanager
+    async def step(self, state: PartitionState) -> AsyncIterator[Step]:
+        """Open a transaction under the partition's fence; see `CandleStore`."""
+        async with store_faults(), self._pool.acquire() as connection:
+            step = PostgresStep(self, connection, state)
+            ended = False
+            try:
+                await begin_locked(connection, partition=state.partition, version=state.version)
+                yield step
+                if step.written:
+                    await commit(connection)
+                    ended = True
+            finally:
+                if not ended:
+                    await _roll_back(connection)
+
+    async def prepare(self, markets: Iterable[Market], event_times: Iterable[Micros]) -> None:
+        """Make what trades of these markets and times need; see `CandleStore`."""
+        async with store_faults():
+            await self._markets.ensure(self._pool, markets)
+            await self._time_partitions.prepare(event_times)
+
+    async def refresh(self, state: PartitionState) -> None:
+        """Describe the state's markets by what their rows say now; see `CandleStore`."""
+        async with store_faults(), self._pool.acquire() as connection:
+            rows = await self._markets.rows(connection, list(state.markets))
+        for market, row in rows.items():
+            describe(state.markets[market], row)
+
+    @property
+    def market_table(self) -> MarketTable:
+        """The markets' numbers, for the steps."""
+        return self._markets
+
+    @property
+    def trade_table(self) -> TradeTable:
+        """How trades are inserted, for the steps."""
+        return self._trades
+
+    @property
+    def owner(self) -> str:
+        """The name that this process writes into fences."""
+        return self._owner
+
+    async def states_of(
+        self, connection: Connection, markets: Sequence[Market]
+    ) -> dict[Market, MarketState]:
+        """Return what is stored of markets met before, read by the connection."""
+        rows = await self._markets.rows(connection, markets)
+        return await self._market_states(connection, rows)
+
+
+class PostgresStep:
+    """`Step` over a connection whose transaction holds the fence; `written` says that it may be committed."""
+
+    def __init__(
+        self, store: PostgresCandleStore, connection: Connection, state: PartitionState
+    ) -> None:
+        self._store = store
+        self._connection = connection
+        self._state = state
+        self._keys = store.market_table.keys
+        self.written = False
+
+    async def markets(self, markets: Sequence[Market]) -> Mapping[Market, MarketState]:
+        """Return what the store has of these markets."""
+        return await self._store.states_of(self._connection, markets)
+
+    async def insert_trades(self, batches: Sequence[TradeBatch]) -> Inserted:
+        """Insert those trades that aren't stored yet."""
+        return await self._store.trade_table.insert(
+            self._connection,
+            partition=self._state.partition,
+            batches=batches,
+            keys=self._keys,
+        )
+
+    async def load(self, wants: Wants) -> Loaded:
+        """Read what is wanted, a query for each timeframe or range."""
+        names = self._store.market_table.markets
+        candles: candle_table.Candles = {}
+        release_rest = False
+        if wants.keys:
+            rows = await candle_table.candles_by_key(self._connection, wants.keys, self._keys)
+            candle_table.collect(candles, rows, names)
+        for wanted in wants.incomplete:
+            found = await candle_table.incomplete_candles(
+                self._connection, wanted, self._keys[wanted.market]
+            )
+            candle_table.collect(candles, found, names)
+        if wants.released:
+            held = await self._held(wants)
+            release_rest = len(held) > wants.release_limit
+            candle_table.collect(candles, held[: wants.release_limit], names)
+        rebuilt = [await self._rebuild(wanted, candles) for wanted in wants.rebuilds]
+        jobs = await coverage_table.read_jobs(self._connection, wants.jobs) if wants.jobs else []
+        return Loaded(
+            candles={market: list(found.values()) for market, found in candles.items()},
+            release_rest=release_rest,
+            rebuilt=rebuilt,
+            jobs=[job_row(row, names[row["market_key"]]) for row in jobs],
+        )
+
+    async def _held(self, wants: Wants) -> Sequence[Any]:
+        return await candle_table.held_candles(
+            self._connection,
+            jobs=wants.released,
+            market_keys=[self._keys[market] for market in self._state.markets],
+            limit=wants.release_limit + 1,
+        )
+
+    async def _rebuild(self, wanted: RebuildRange, candles: candle_table.Candles) -> TradeFold:
+        market_key = self._keys[wanted.market]
+        rows = await candle_table.rebuild_candles(self._connection, wanted, market_key)
+        candle_table.collect(candles, rows, self._store.market_table.markets)
+        fold = TradeFold(self._state.markets[wanted.market].contract)
+        async for page in stored_trades(
+            self._connection,
+            market_key=market_key,
+            from_time=wanted.from_time,
+            to_time=wanted.to_time,
+        ):
+            fold.add(page)
+        return fold
+
+    async def write(self, changes: Changes) -> None:
+        """Write all changes and the fence's next version."""
+        partition = self._state.partition
+        await coverage_table.write_coverage(
+            self._connection, changes, partition=partition, keys=self._keys
+        )
+        await candle_table.write_candles(self._connection, changes.markets, self._keys)
+        await write_outbox(self._connection, partition, changes.outbox)
+        await advance(
+            self._connection,
+            partition=partition,
+            epoch=changes.epoch,
+            next_offset=changes.next_offset,
+            last_append_time=changes.last_append_time,
+            owner=self._store.owner,
+        )
+        self.written = True
+
+
+def _by_market(rows: Iterable[Any], names: Mapping[int, Market]) -> dict[Market, list[Any]]:
+    found: dict[Market, list[Any]] = {}
+    for row in rows:
+        found.setdefault(names[row["market_key"]], []).append(row)
+    return found
+
+
+async def _roll_back(connection: Connection) -> None:
+    """End the transaction; a connection that can't say so is thrown away, and the server ends it."""
+    if connection.is_closed():
+        return
+    try:
+        await connection.execute("ROLLBACK", timeout=2.0)
+    except BaseException:
+        connection.terminate()
+        raise

@@ -1,0 +1,107 @@
+"""What the aggregator needs of the world besides the bus: a store with one writer a partition, and its outbox."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from vegamite_aggregator.core.changes import Changes
+from vegamite_aggregator.core.demand import Loaded, Wants
+from vegamite_aggregator.core.intake import TradeBatch, TradeKey
+from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
+
+
+class StoreError(Exception):
+    """The store can't be reached, or gave up waiting; a commit that was under way may or may not have happened."""
+
+
+class FenceLostError(StoreError):
+    """Somebody else wrote the partition since its state was loaded; nothing was written, and the state is worthless."""
+
+
+class LogMismatchError(Exception):
+    """The log isn't the one that the store knows (other partitions, or shorter than what was read); the text says how."""
+
+
+class Inserted(msgspec.Struct, frozen=True):
+    """What became of trades to be inserted: `keys` are the new ones; `contradicting` of the others differ from what is stored."""
+
+    keys: set[TradeKey]
+    contradicting: int = 0
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """A committed record that waits for the log; ids grow in the order in which a partition's rows were written."""
+
+    row_id: int
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Step(Protocol):
+    """One open transaction of one partition, whose fence it holds. Each method raises `StoreError`."""
+
+    async def markets(self, markets: Sequence[Market]) -> Mapping[Market, MarketState]:
+        """Return what the store has of markets of this partition; `prepare` was called with them."""
+        ...
+
+    async def insert_trades(self, batches: Sequence[TradeBatch]) -> Inserted:
+        """Insert those trades that aren't stored yet; `prepare` was called with them."""
+        ...
+
+    async def load(self, wants: Wants) -> Loaded:
+        """Read what is wanted."""
+        ...
+
+    async def write(self, changes: Changes) -> None:
+        """Write all changes, the outbox and the fence with its next version; the block's end then commits."""
+        ...
+
+
+class CandleStore(Protocol):
+    """The system of record, seen by one aggregator. Each method raises `StoreError`."""
+
+    async def open_log(self, *, partitions: int, new_epoch: bool) -> int:
+        """Return the log's epoch; raise `LogMismatchError` where the store knows another number of partitions.
+
+        With `new_epoch` the log is declared a new one: an epoch more, every fence and open span of the last one ended.
+        """
+        ...
+
+    async def load(self, partition: int, *, begin_offset: int) -> PartitionState:
+        """Return the partition's committed state, of one instant; one never seen starts at `begin_offset`."""
+        ...
+
+    def step(self, state: PartitionState) -> AbstractAsyncContextManager[Step]:
+        """Open a transaction that holds the partition's fence; commits at the block's end if `write` was called.
+
+        Raise `FenceLostError` unless the fence still has the state's version.
+        """
+        ...
+
+    async def prepare(self, markets: Iterable[Market], event_times: Iterable[Micros]) -> None:
+        """Make the rows of these markets, and the time partitions for trades of these times and all their candles.
+
+        Outside any step: what is made stays, whatever becomes of the step.
+        """
+        ...
+
+    async def refresh(self, state: PartitionState) -> None:
+        """Read reference data (contract terms, start of tracking) again and describe the state's markets with it."""
+        ...
+
+
+class Outbox(Protocol):
+    """Committed records on their way to the log. Each method raises `StoreError`."""
+
+    async def waiting(self, partition: int, *, after: int, limit: int) -> Sequence[OutboxRow]:
+        """Return the oldest rows of the partition with ids above `after`, in order."""
+        ...
+
+    async def delete(self, row_ids: Sequence[int]) -> None:
+        """Forget rows that the log has."""
+        ...

@@ -1,0 +1,230 @@
+"""The process's loop: one poll for all partitions, a worker for each that the group assigns."""
+
+import asyncio
+
+import structlog
+
+from vegamite_aggregator.config import AggregatorSection
+from vegamite_aggregator.core.timing import Timing
+from vegamite_aggregator.metrics import PARTITIONS
+from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError
+from vegamite_aggregator.service.publisher import Publisher
+from vegamite_aggregator.service.report import Reporter
+from vegamite_aggregator.service.worker import Worker, WorkerOptions
+from vegamite_common.bus.port import (
+    TRADES,
+    Bus,
+    BusError,
+    Member,
+    OffsetOutOfRangeError,
+)
+from vegamite_common.domain.time import DAY
+from vegamite_common.runtime.backoff import Backoff
+from vegamite_common.runtime.clock import Clock
+from vegamite_common.runtime.health import Health
+from vegamite_common.runtime.lifecycle import StartError, Stop
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 1.0
+LAG_COMMIT_SECONDS = 5.0
+AHEAD_SECONDS = 3600.0
+AHEAD_DAYS = 2
+WORKER_STOP_SECONDS = 10.0
+
+
+def timing_of(clock: Clock) -> Timing:
+    """Return the lengths of time that decide, in the clock's microseconds."""
+    return Timing(
+        grace=clock.span(30),
+        job_silence=clock.span(60),
+        future=clock.span(5),
+        fetch_age=clock.span(1),
+    )
+
+
+class AggregatorService:
+    """Consumes trades, keeps trades and candles, and publishes changed candles; `Service` of the lifecycle."""
+
+    name = "aggregator"
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        store: CandleStore,
+        outbox: Outbox,
+        clock: Clock,
+        section: AggregatorSection,
+        new_log_epoch: bool = False,
+    ) -> None:
+        self.health = Health("aggregator")
+        self._bus = bus
+        self._store = store
+        self._outbox = outbox
+        self._clock = clock
+        self._section = section
+        self._new_log_epoch = new_log_epoch
+        self._timing = timing_of(clock)
+        self._reporter = Reporter(clock)
+        self._workers: dict[int, Worker] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def run(self, stop: Stop) -> None:
+        """Work until `stop`, then end each partition's transaction, and leave the group.
+
+        Raises `StartError` where the log isn't the one that the store knows.
+        """
+        member = await self._join(stop)
+        if member is None:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                loops = [
+                    group.create_task(self._poll(member), name="poll"),
+                    group.create_task(self._follow_assignment(member, group), name="assignment"),
+                    group.create_task(self._commit_for_lag(member), name="lag"),
+                    group.create_task(self._make_partitions_ahead(), name="ahead"),
+                ]
+                self.health.set_ready(True)
+                await stop.wait()
+                self.health.set_ready(False, "stopping")
+                await self._stop_workers(frozenset(self._workers))
+                for loop in loops:
+                    loop.cancel()
+        except* LogMismatchError as mismatch:
+            raise StartError(str(mismatch.exceptions[0])) from None
+        finally:
+            await member.close()
+
+    async def _join(self, stop: Stop) -> Member | None:
+        """Check that log and store belong together, and join the group; None where a stop came first."""
+        backoff = Backoff(first_seconds=0.2, limit_seconds=5.0)
+        told = False
+        while not stop.requested:
+            self.health.beat()
+            try:
+                partitions = await self._bus.partition_count(TRADES)
+                epoch = await self._store.open_log(
+                    partitions=partitions, new_epoch=self._new_log_epoch
+                )
+                member = await self._bus.join(TRADES, self._section.group, fetch=True)
+            except LogMismatchError as mismatch:
+                raise StartError(str(mismatch)) from None
+            except (BusError, StoreError) as error:
+                if not told:
+                    log.warning("waiting for log and database", error=str(error))
+                    told = True
+                await stop.wait_for(backoff.next_delay())
+                continue
+            self._new_log_epoch = False
+            log.info("aggregator joined", partitions=partitions, log_epoch=epoch)
+            return member
+        return None
+
+    async def _poll(self, member: Member) -> None:
+        """Hand what the log has to the workers; one that is full is left out until it asks again."""
+        backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
+        told = False
+        while True:
+            self.health.beat()
+            try:
+                fetched = await member.poll(
+                    max_records=self._section.batch_max_records, timeout=POLL_SECONDS
+                )
+            except OffsetOutOfRangeError as error:
+                await member.forget([error.partition])
+                if error.partition in self._workers:
+                    self._workers[error.partition].interrupt()
+                continue
+            except BusError as error:
+                if not told:
+                    log.warning("the log can't be read", error=str(error))
+                    told = True
+                await asyncio.sleep(backoff.next_delay())
+                continue
+            if told:
+                log.info("the log can be read again")
+                told = False
+                backoff.reset()
+            for item in fetched:
+                worker = self._workers.get(item.partition)
+                if worker is not None and not worker.offer(item):
+                    await member.forget([item.partition])
+
+    async def _follow_assignment(self, member: Member, group: asyncio.TaskGroup) -> None:
+        assigned = member.assignment or frozenset()
+        while True:
+            await self._stop_workers(frozenset(self._workers) - assigned)
+            for partition in sorted(assigned - frozenset(self._workers)):
+                self._start_worker(partition, member, group)
+            PARTITIONS.set(len(assigned))
+            log.info("partitions assigned", partitions=sorted(assigned))
+            assigned = await member.assignment_changed() or frozenset()
+
+    def _start_worker(self, partition: int, member: Member, group: asyncio.TaskGroup) -> None:
+        section = self._section
+        worker = Worker(
+            partition,
+            store=self._store,
+            reader=member,
+            publisher=Publisher(
+                partition,
+                outbox=self._outbox,
+                producer=self._bus.producer(),
+                interval=section.update_interval_ms / 1000,
+            ),
+            reporter=self._reporter,
+            clock=self._clock,
+            timing=self._timing,
+            options=WorkerOptions(
+                batch_records=section.batch_max_records,
+                batch_bytes=section.batch_max_bytes,
+                queue_bytes=section.queue_max_bytes,
+                tick_seconds=section.tick_interval_ms / 1000,
+            ),
+        )
+        self._workers[partition] = worker
+        self._tasks[partition] = group.create_task(worker.run(), name=f"partition-{partition}")
+
+    async def _stop_workers(self, partitions: frozenset[int]) -> None:
+        """Let the workers end their transactions; one that doesn't in time is cancelled, and its transaction with it."""
+        tasks = {self._tasks.pop(partition) for partition in partitions}
+        for partition in partitions:
+            self._workers.pop(partition).stop()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=WORKER_STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    async def _commit_for_lag(self, member: Member) -> None:
+        """Tell the group now and then how far the store is: for lag metrics and scaling alone, nobody reads it."""
+        told: dict[int, int] = {}
+        while True:
+            await asyncio.sleep(LAG_COMMIT_SECONDS)
+            positions = {
+                partition: worker.committed_offset
+                for partition, worker in self._workers.items()
+                if worker.committed_offset is not None
+                and worker.committed_offset != told.get(partition)
+            }
+            if not positions:
+                continue
+            try:
+                await member.commit(positions)
+            except BusError:
+                continue  # the next one says it again
+            told.update(positions)
+
+    async def _make_partitions_ahead(self) -> None:
+        """Make the time partitions of the coming days before their first trade needs them."""
+        while True:
+            now = self._clock.now()
+            try:
+                await self._store.prepare((), [now + day * DAY for day in range(AHEAD_DAYS + 1)])
+            except StoreError as error:
+                log.warning("time partitions can't be made ahead", error=str(error))
+            await asyncio.sleep(AHEAD_SECONDS / self._clock.speed)

@@ -1,0 +1,259 @@
+"""The owner of one partition: takes its records through the core into the store, one fenced transaction after the other.
+
+Whatever goes wrong on the way — the fence lost, the store away, a commit of unknown outcome — the state in memory is
+dropped and loaded again, and reading starts at the stored offset. So there is one way to recover, and it is in use
+each time that a partition changes hands.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from vegamite_aggregator.core.changes import Changes
+from vegamite_aggregator.core.demand import Loaded
+from vegamite_aggregator.core.engine import decide, discontinuity
+from vegamite_aggregator.core.intake import Intake, only_inserted, read_batch
+from vegamite_aggregator.core.plan import prepare
+from vegamite_aggregator.core.state import PartitionState, due
+from vegamite_aggregator.core.timing import Timing, log_time
+from vegamite_aggregator.metrics import DISCONTINUITIES, LAG, STEP_SECONDS, STEPS
+from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchError, StoreError
+from vegamite_aggregator.service.inbox import Inbox
+from vegamite_aggregator.service.publisher import Publisher
+from vegamite_aggregator.service.report import Reporter
+from vegamite_common.bus.port import BusError, Fetched, Message, Reader
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
+from vegamite_common.runtime.backoff import Backoff
+from vegamite_common.runtime.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+REFRESH_SECONDS = 60.0
+"""How often reference data is read again."""
+
+REFRESH_SOON_SECONDS = 2.0
+"""How often at most, while a market with records lacks something that its row may tell by now."""
+
+
+class WorkerOptions(msgspec.Struct, frozen=True):
+    """How much a step and a queue take, and how often a silent partition looks at the clock (real seconds)."""
+
+    batch_records: int
+    batch_bytes: int
+    queue_bytes: int
+    tick_seconds: float
+
+
+class _HoleError(Exception):
+    """What was fetched doesn't follow what is stored; reading starts anew at the stored offset."""
+
+
+class Worker:
+    """Owns one partition from `run` on until `stop`, or until it isn't its owner any more."""
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        store: CandleStore,
+        reader: Reader,
+        publisher: Publisher,
+        reporter: Reporter,
+        clock: Clock,
+        timing: Timing,
+        options: WorkerOptions,
+    ) -> None:
+        self._partition = partition
+        self._store = store
+        self._reader = reader
+        self._publisher = publisher
+        self._reporter = reporter
+        self._clock = clock
+        self._timing = timing
+        self._options = options
+        self._inbox = Inbox(max_bytes=options.queue_bytes)
+        self._stopping = False
+        self._interrupted = False
+        self._refreshed = 0.0
+        self.committed_offset: int | None = None
+
+    def offer(self, fetched: Fetched) -> bool:
+        """Take what the poll brought; False where there is no room: then the partition isn't to be read for now."""
+        return self._inbox.put(fetched)
+
+    def interrupt(self) -> None:
+        """Drop the state and load it again: the log says that the position is none of it."""
+        self._interrupted = True
+        self._inbox.wake()
+
+    def stop(self) -> None:
+        """End `run` after the transaction that is under way."""
+        self._stopping = True
+        self._inbox.wake()
+
+    async def run(self) -> None:
+        """Work until `stop`; raises `LogMismatchError` where the log isn't the one that the store knows, and on bugs."""
+        publishing = asyncio.create_task(self._publisher.run(), name=f"publish-{self._partition}")
+        try:
+            await self._work_with_patience(publishing)
+        finally:
+            publishing.cancel()
+            await asyncio.wait({publishing})
+            LAG.remove(str(self._partition))
+
+    async def _work_with_patience(self, publishing: "asyncio.Task[None]") -> None:
+        backoff = Backoff(first_seconds=0.1, limit_seconds=5.0)
+        faulty = False
+
+        def succeeded() -> None:
+            nonlocal faulty
+            if faulty:
+                log.info("partition goes on", partition=self._partition)
+            faulty = False
+            backoff.reset()
+
+        while not self._stopping:
+            try:
+                await self._own(succeeded, publishing)
+            except (FenceLostError, _HoleError) as error:
+                STEPS.labels("fence_lost").inc()
+                log.info("partition's state is loaded again", reason=str(error))
+            except (StoreError, BusError) as error:
+                STEPS.labels("failed").inc()
+                if not faulty:
+                    log.warning("partition waits", partition=self._partition, error=str(error))
+                faulty = True
+            finally:
+                self._inbox.clear()
+            if not self._stopping:
+                await asyncio.sleep(backoff.next_delay())
+
+    async def _own(self, succeeded: Callable[[], None], publishing: "asyncio.Task[None]") -> None:
+        """Load, read from where the store says, and take steps until something breaks or a stop is asked for."""
+        self._interrupted = False
+        state = await self._load()
+        try:
+            await self._reader.seek({self._partition: state.next_offset})
+            while not self._stopping and not self._interrupted:
+                await self._inbox.wait(self._options.tick_seconds)
+                messages = self._inbox.take(
+                    max_records=self._options.batch_records, max_bytes=self._options.batch_bytes
+                )
+                if await self._step(state, messages):
+                    succeeded()
+                if self._inbox.overflowed and not self._inbox:
+                    self._inbox.overflowed = False
+                    await self._reader.seek({self._partition: state.next_offset})
+                if publishing.done():
+                    publishing.result()
+        finally:
+            await self._reader.forget([self._partition])
+
+    async def _load(self) -> PartitionState:
+        """Return the committed state, at a position that the log has."""
+        partition = self._partition
+        begin = (await self._reader.begin_offsets([partition]))[partition]
+        state = await self._store.load(partition, begin_offset=begin)
+        end = (await self._reader.end_offsets([partition]))[partition]
+        if state.next_offset > end:
+            raise LogMismatchError(
+                f"partition {partition}: {state.next_offset} records were read, but the log has only {end}; "
+                "start once with --new-log-epoch if the log was replaced on purpose"
+            )
+        if state.next_offset < begin:
+            await self._skip(state, begin)
+        self._refreshed = time.monotonic()
+        self.committed_offset = state.next_offset
+        return state
+
+    async def _skip(self, state: PartitionState, begin: int) -> None:
+        """The log lost what was next: end the open spans where they are stored, and go on at its start."""
+        lost_from = state.next_offset
+        async with self._store.step(state) as step:
+            changes = discontinuity(state, next_offset=begin, now=self._clock.now())
+            await step.write(changes)
+        self._applied(state, changes)
+        DISCONTINUITIES.inc()
+        log.warning(
+            "the log starts later than what was read; what is missing is no longer covered",
+            partition=self._partition,
+            stored_offset=lost_from,
+            log_start=begin,
+        )
+
+    async def _step(self, state: PartitionState, messages: Sequence[Message]) -> bool:
+        """Take one step; return whether it proved that store and fence work."""
+        intake = read_batch(state, messages, timing=self._timing)
+        past = self._log_time(intake)
+        if not messages and not due(state, log_time=past, timing=self._timing):
+            return False
+        self._reporter.intake(intake)
+        await self._make_ready(state, intake)
+        started = time.perf_counter()
+        async with self._store.step(state) as step:
+            if missing := [market for market in intake.markets if market not in state.markets]:
+                state.markets.update(await step.markets(missing))
+            inserted = await step.insert_trades(intake.trades)
+            plan = prepare(
+                state,
+                intake,
+                only_inserted(intake.trades, inserted.keys),
+                log_time=past,
+                timing=self._timing,
+            )
+            loaded = Loaded() if plan.wants.empty else await step.load(plan.wants)
+            changes = decide(state, plan, loaded, now=self._clock.now())
+            if changes.changed:
+                await step.write(changes)
+        if changes.changed:
+            self._applied(state, changes)
+            STEP_SECONDS.observe(time.perf_counter() - started)
+        STEPS.labels("committed" if changes.changed else "idle").inc()
+        self._reporter.step(changes.statistics, contradicting=inserted.contradicting)
+        if intake.hole is not None:
+            raise _HoleError(
+                f"partition {self._partition}: record {intake.hole} came, {intake.next_offset} was expected"
+            )
+        return True
+
+    def _applied(self, state: PartitionState, changes: Changes) -> None:
+        """After the commit, and only then: memory follows, and what was written goes out."""
+        state.apply(changes)
+        state.evict()
+        self._publisher.committed(changes)
+        self.committed_offset = state.next_offset
+        LAG.labels(str(self._partition)).set(max(0, self._inbox.end_offset - state.next_offset))
+
+    def _log_time(self, intake: Intake) -> Micros | None:
+        return log_time(
+            next_offset=intake.next_offset,
+            last_append_time=intake.last_append_time,
+            end_offset=self._inbox.end_offset,
+            fetched_time=self._inbox.fetched_time,
+            now=self._clock.now(),
+            timing=self._timing,
+        )
+
+    async def _make_ready(self, state: PartitionState, intake: Intake) -> None:
+        """Outside the transaction: rows of new markets, time partitions, and what reference data says by now."""
+        await self._store.prepare(
+            intake.markets,
+            (trade.event_time for batch in intake.trades for trade in batch.trades),
+        )
+        age = time.monotonic() - self._refreshed
+        lacking = any(
+            market in state.markets and _lacks(state, market) for market in intake.markets
+        )
+        if age > (REFRESH_SOON_SECONDS if lacking else REFRESH_SECONDS):
+            await self._store.refresh(state)
+            self._refreshed = time.monotonic()
+
+
+def _lacks(state: PartitionState, market: Market) -> bool:
+    """Whether reference data may yet tell when the market's tracking started, or what its contract is."""
+    known = state.markets[market]
+    return known.history_from is None or (known.contract is None and market.parts.type != "spot")
