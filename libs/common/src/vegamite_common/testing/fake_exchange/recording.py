@@ -68,5 +68,5 @@ class RecordedFeed:
 
 def _increment(texts: Iterable[str]) -> str:
     """Return the power of ten, written with 8 decimals, that every text is a multiple of."""
-    decimals = max(len(text.partition(".")[2].rstrip("0")) for text in texts)
+    decimals = max((len(text.partition(".")[2].rstrip("0")) for text in texts), default=0)
     return f"{10 ** (8 - decimals) / 10**8:.8f}"

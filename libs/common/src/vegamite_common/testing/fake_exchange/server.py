@@ -112,7 +112,10 @@ class FakeExchange:
         return len(self._sessions)
 
     async def refuse_connections(self) -> None:
-        """Close the listening port: new connections are refused, sockets that are open stay."""
+        """Close the listening port: new connections are refused, sockets that are open stay.
+
+        Kept-alive connections are cut at their next request.
+        """
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -160,6 +163,8 @@ class FakeExchange:
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
+        if self._listener is None and request.transport is not None:
+            request.transport.abort()
         if request.headers.get("Upgrade", "").lower() == "websocket":
             if "/ws" in path or "/stream" in path:
                 return await self._serve_socket(request)

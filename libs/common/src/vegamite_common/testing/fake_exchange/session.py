@@ -83,10 +83,10 @@ class Session:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    def _handle(self, kind: WSMsgType, data: str | bytes) -> None:
-        if kind is WSMsgType.PING and isinstance(data, bytes):
+    def _handle(self, kind: WSMsgType, data: str | bytes | bytearray) -> None:
+        if kind is WSMsgType.PING and not isinstance(data, str):
             self._counters["pings_received"] += 1
-            self._send(WSMsgType.PONG, data)
+            self._send(WSMsgType.PONG, bytes(data))
         elif kind is WSMsgType.PONG:
             self._counters["pongs_received"] += 1
         elif isinstance(data, str):
