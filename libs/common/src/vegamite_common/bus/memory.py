@@ -338,6 +338,8 @@ class MemoryMember(MemoryReader):
     async def commit(self, positions: Mapping[int, int]) -> None:
         """Tell the group how far each partition is done."""
         self._require_open()
+        if not set(positions) <= (self._assignment or frozenset()):
+            raise BusError("not a member for these partitions now")
         self._group.committed.update(positions)
 
     async def close(self) -> None:

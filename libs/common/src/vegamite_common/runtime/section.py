@@ -117,7 +117,9 @@ class KafkaSection(Section):
     ssl_key_file: Path | None = None
     ssl_key_password: SecretStr | None = None
     compression: Literal["none", "lz4", "zstd", "gzip"] = "lz4"
+    start_timeout_ms: int = Field(default=60_000, ge=0)
     request_timeout_ms: int = Field(default=10_000, ge=100)
+    delivery_timeout_ms: int = Field(default=30_000, ge=100)
     batch_max_bytes: int = Field(default=786_432, ge=1024)
     fetch_max_bytes: int = Field(default=8_388_608, ge=1024)
     session_timeout_ms: int = Field(default=10_000, ge=1000)

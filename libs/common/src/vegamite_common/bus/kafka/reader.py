@@ -1,0 +1,267 @@
+"""Reading chosen partitions of one topic from Kafka.
+
+Positions are ours: a record is delivered only at the offset that comes next, whatever the client has in its buffers.
+Next to the fetching, the ends of the partitions are asked for a few times a second. The instant noted with an end is
+the one before its question was sent, so that a process that was stopped never takes an old answer for a new one.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError as KafkaOffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
+
+from vegamite_common.bus.kafka.connection import OPERATIONAL, KafkaConnection, describe, faults
+from vegamite_common.bus.port import BusError, Fetched, Message, OffsetOutOfRangeError
+from vegamite_common.domain.time import Micros
+from vegamite_common.runtime.logging import RepeatedFault
+
+CONFIRM_SECONDS = 0.2
+"""How often the ends are asked for; a fetch counts as fresh for a second."""
+
+_FETCH_WAIT_MS = 200
+_STOP_SECONDS = 5.0
+
+
+class KafkaReader:
+    """Reads partitions from given offsets, without a group."""
+
+    def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._count = partitions
+        self._positions: dict[int, int] = {}
+        self._ends: dict[int, tuple[int, Micros]] = {}
+        self._told: dict[int, Micros] = {}
+        self._moved = asyncio.Event()
+        self._confirming: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._closed = False
+        self._fault = RepeatedFault(
+            "reading from Kafka fails", over="reading from Kafka works again", topic=topic
+        )
+        section = connection.section
+        self._consumer = AIOKafkaConsumer(
+            **connection.arguments(),
+            group_id=None,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_bytes=section.fetch_max_bytes,
+            max_partition_fetch_bytes=section.fetch_max_bytes,
+        )
+
+    async def start(self) -> None:
+        """Connect; raises `BusError`."""
+        with faults(f"reading {self._topic}"):
+            try:
+                async with asyncio.timeout(self._connection.request_seconds):
+                    await self._consumer.start()
+            except BaseException:
+                await self._consumer.stop()
+                raise
+        self._confirming = asyncio.create_task(self._confirm_ends(), name=f"ends {self._topic}")
+
+    async def seek(self, positions: Mapping[int, int]) -> None:
+        """Read these partitions, each from this offset on."""
+        self._require_open()
+        for partition in positions:
+            if not 0 <= partition < self._count:
+                raise BusError(f"topic {self._topic} has no partition {partition}")
+        fresh = set(positions) - set(self._positions)
+        self._positions.update(positions)
+        if fresh:
+            self._assign()
+        else:
+            for partition, offset in positions.items():
+                self._consumer.seek(self._at(partition), offset)
+        self._moved.set()
+
+    async def forget(self, partitions: Sequence[int]) -> None:
+        """Stop reading these partitions."""
+        self._drop(partitions)
+
+    async def poll(
+        self,
+        *,
+        max_records: int,
+        timeout: float,  # noqa: ASYNC109 -- how long to wait is part of what a poll is asked
+    ) -> Sequence[Fetched]:
+        """Return what is there, waiting up to `timeout` seconds for a first record.
+
+        Raises `OffsetOutOfRangeError` for a position outside the log and `BusError` while the log can't be reached.
+        """
+        self._require_open()
+        records: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]] = {}
+        if self._readable():
+            try:
+                with faults(f"reading {self._topic}"):
+                    records = await self._consumer.getmany(
+                        timeout_ms=round(timeout * 1000), max_records=max_records
+                    )
+            except BusError as error:
+                await self._raise_out_of_range(error)
+        else:
+            await self._wait_for_work(timeout)
+        self._require_open()
+        return self._deliver(records)
+
+    async def begin_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return the offset of the oldest record still there, or the end."""
+        self._require_open()
+        with faults(f"asking where {self._topic} begins"):
+            async with asyncio.timeout(self._connection.request_seconds):
+                found = await self._consumer.beginning_offsets(list(map(self._at, partitions)))
+        return {at.partition: offset for at, offset in found.items()}
+
+    async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return the offset that the next record will get."""
+        self._require_open()
+        with faults(f"asking where {self._topic} ends"):
+            async with asyncio.timeout(self._connection.request_seconds):
+                found = await self._consumer.end_offsets(list(map(self._at, partitions)))
+        return {at.partition: offset for at, offset in found.items()}
+
+    async def close(self) -> None:
+        """Stop reading and disconnect."""
+        if self._closed:
+            return
+        self._closed = True
+        self._moved.set()
+        if self._confirming is not None:
+            self._confirming.cancel()
+            await asyncio.wait({self._confirming})
+        await stop_consumer(self._consumer)
+
+    def _readable(self) -> bool:
+        return bool(self._positions)
+
+    def _at(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition)
+
+    def _assign(self) -> None:
+        if not self._positions:
+            self._consumer.unsubscribe()
+            return
+        # Nothing may run between the two: an assigned partition without a position is an error of the client.
+        self._consumer.assign([self._at(partition) for partition in self._positions])
+        for partition, offset in self._positions.items():
+            self._consumer.seek(self._at(partition), offset)
+
+    def _drop(self, partitions: Iterable[int]) -> None:
+        gone = [partition for partition in partitions if partition in self._positions]
+        for partition in gone:
+            del self._positions[partition]
+            self._ends.pop(partition, None)
+            self._told.pop(partition, None)
+        if gone and not self._closed:
+            self._assign()
+
+    def _deliver(
+        self, records: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]]
+    ) -> list[Fetched]:
+        fetched = []
+        if not self._readable():
+            return []
+        for partition in sorted(self._positions):
+            messages = self._next_messages(partition, records.get(self._at(partition), ()))
+            end, confirmed = self._ends.get(partition, (0, 0))
+            if messages:
+                self._positions[partition] = messages[-1].offset + 1
+                end = max(end, messages[-1].offset + 1)
+            if messages or confirmed > self._told.get(partition, 0):
+                self._told[partition] = confirmed
+                # Without an answer about the end yet, the log has answered since the last record was appended.
+                instant = confirmed or messages[-1].append_time
+                fetched.append(Fetched(partition, messages, end, instant))
+        if self._error is not None and not any(item.messages for item in fetched):
+            raise BusError(
+                f"Kafka, reading {self._topic}: {describe(self._error)}"
+            ) from self._error
+        return fetched
+
+    def _next_messages(
+        self, partition: int, records: Sequence[ConsumerRecord[Any, Any]]
+    ) -> list[Message]:
+        expected = self._positions[partition]
+        messages = []
+        for record in records:
+            if record.offset < expected:
+                continue
+            if record.offset > expected:
+                # Fetched for an earlier position, or beyond records that expired: ask again from where we are.
+                self._consumer.seek(self._at(partition), expected)
+                break
+            messages.append(
+                Message(
+                    partition,
+                    record.offset,
+                    self._connection.from_broker(record.timestamp),
+                    record.key,
+                    record.value or b"",
+                )
+            )
+            expected += 1
+        return messages
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        self._moved.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
+        except TimeoutError:
+            pass
+
+    async def _raise_out_of_range(self, error: BusError) -> None:
+        """Raise what was caught, as the port's own error where it is about a position that is still ours."""
+        cause = error.__cause__
+        if not isinstance(cause, KafkaOffsetOutOfRangeError):
+            raise error
+        for at, offset in cause.args[0].items():
+            if self._positions.get(at.partition) == offset:
+                begin = (await self.begin_offsets([at.partition]))[at.partition]
+                end = (await self.end_offsets([at.partition]))[at.partition]
+                if not begin <= offset <= end:
+                    raise OffsetOutOfRangeError(
+                        partition=at.partition, offset=offset, begin=begin, end=end
+                    ) from error
+                self._consumer.seek(at, offset)
+
+    async def _confirm_ends(self) -> None:
+        """Ask for the ends, for ever; a failure is remembered for the next poll."""
+        while True:
+            if not self._positions:
+                await self._wait_for_work(CONFIRM_SECONDS)
+                continue
+            asked = self._connection.clock.now()
+            try:
+                ends = await self.end_offsets(list(self._positions))
+            except BusError as error:
+                self._error = error.__cause__ or error
+                self._fault.failed(self._error)
+            else:
+                self._error = None
+                self._fault.went_well()
+                for partition, end in ends.items():
+                    if partition in self._positions:
+                        self._ends[partition] = (end, asked)
+            await asyncio.sleep(CONFIRM_SECONDS)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise BusError("the reader is closed")
+        task = self._confirming
+        if task is not None and task.done() and not task.cancelled():
+            task.result()
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop a client, without waiting long for a cluster that is away."""
+    stopping = asyncio.ensure_future(consumer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=_STOP_SECONDS)
+    if not done:
+        stopping.cancel()
+    elif stopping.exception() is not None and not isinstance(stopping.exception(), OPERATIONAL):
+        stopping.result()
