@@ -76,7 +76,6 @@ class PostgresCandleStore:
         jobs = await coverage_table.read_open_jobs(connection, partition)
         return PartitionState(
             partition=partition,
-            partitions=self._partitions,
             epoch=fence["epoch"],
             version=fence["version"],
             next_offset=fence["next_offset"],

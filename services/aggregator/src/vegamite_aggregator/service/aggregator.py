@@ -23,6 +23,7 @@ from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.health import Health
 from vegamite_common.runtime.lifecycle import StartError, Stop
+from vegamite_common.runtime.logging import RepeatedFault
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,9 @@ POLL_SECONDS = 1.0
 LAG_COMMIT_SECONDS = 5.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
+UNASSIGNED_SECONDS = 10.0
+"""How long a group may be without assignments before its partitions are taken for somebody else's."""
+
 WORKER_STOP_SECONDS = 10.0
 
 
@@ -67,6 +71,7 @@ class AggregatorService:
         self._new_log_epoch = new_log_epoch
         self._timing = timing_of(clock)
         self._reporter = Reporter(clock)
+        self._partitions = 0
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
@@ -86,46 +91,44 @@ class AggregatorService:
                     group.create_task(self._commit_for_lag(member), name="lag"),
                     group.create_task(self._make_partitions_ahead(), name="ahead"),
                 ]
-                self.health.set_ready(True)
+                self.health.set_ready(ready=True)
                 await stop.wait()
-                self.health.set_ready(False, "stopping")
-                await self._stop_workers(frozenset(self._workers))
+                self.health.set_ready(ready=False, reason="stopping")
                 for loop in loops:
                     loop.cancel()
-        except* LogMismatchError as mismatch:
-            raise StartError(str(mismatch.exceptions[0])) from None
+                await self._stop_workers(frozenset(self._workers))
+        except BaseExceptionGroup as group:
+            raise _as_refusal(group) from None
         finally:
             await member.close()
 
     async def _join(self, stop: Stop) -> Member | None:
         """Check that log and store belong together, and join the group; None where a stop came first."""
         backoff = Backoff(first_seconds=0.2, limit_seconds=5.0)
-        told = False
+        fault = RepeatedFault("waiting for log and database", over="log and database are there")
         while not stop.requested:
             self.health.beat()
             try:
-                partitions = await self._bus.partition_count(TRADES)
+                self._partitions = await self._bus.partition_count(TRADES)
                 epoch = await self._store.open_log(
-                    partitions=partitions, new_epoch=self._new_log_epoch
+                    partitions=self._partitions, new_epoch=self._new_log_epoch
                 )
                 member = await self._bus.join(TRADES, self._section.group, fetch=True)
             except LogMismatchError as mismatch:
                 raise StartError(str(mismatch)) from None
             except (BusError, StoreError) as error:
-                if not told:
-                    log.warning("waiting for log and database", error=str(error))
-                    told = True
+                fault.failed(error)
                 await stop.wait_for(backoff.next_delay())
                 continue
-            self._new_log_epoch = False
-            log.info("aggregator joined", partitions=partitions, log_epoch=epoch)
+            fault.went_well()
+            log.info("aggregator joined", partitions=self._partitions, log_epoch=epoch)
             return member
         return None
 
     async def _poll(self, member: Member) -> None:
         """Hand what the log has to the workers; one that is full is left out until it asks again."""
         backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
-        told = False
+        fault = RepeatedFault("the log can't be read", over="the log can be read again")
         while True:
             self.health.beat()
             try:
@@ -138,29 +141,35 @@ class AggregatorService:
                     self._workers[error.partition].interrupt()
                 continue
             except BusError as error:
-                if not told:
-                    log.warning("the log can't be read", error=str(error))
-                    told = True
+                fault.failed(error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
-            if told:
-                log.info("the log can be read again")
-                told = False
-                backoff.reset()
+            fault.went_well()
+            backoff.reset()
             for item in fetched:
                 worker = self._workers.get(item.partition)
                 if worker is not None and not worker.offer(item):
                     await member.forget([item.partition])
 
     async def _follow_assignment(self, member: Member, group: asyncio.TaskGroup) -> None:
-        assigned = member.assignment or frozenset()
+        """Have a worker for each assigned partition; while the group is changing, those there are go on."""
+        assigned = member.assignment
         while True:
+            if assigned is None:
+                try:
+                    async with asyncio.timeout(UNASSIGNED_SECONDS):
+                        assigned = await member.assignment_changed()
+                    continue
+                except TimeoutError:
+                    assigned = frozenset()
             await self._stop_workers(frozenset(self._workers) - assigned)
+            for worker in self._workers.values():
+                worker.read_again()
             for partition in sorted(assigned - frozenset(self._workers)):
                 self._start_worker(partition, member, group)
             PARTITIONS.set(len(assigned))
             log.info("partitions assigned", partitions=sorted(assigned))
-            assigned = await member.assignment_changed() or frozenset()
+            assigned = await member.assignment_changed()
 
     def _start_worker(self, partition: int, member: Member, group: asyncio.TaskGroup) -> None:
         section = self._section
@@ -177,6 +186,7 @@ class AggregatorService:
             reporter=self._reporter,
             clock=self._clock,
             timing=self._timing,
+            partitions=self._partitions,
             options=WorkerOptions(
                 batch_records=section.batch_max_records,
                 batch_bytes=section.batch_max_bytes,
@@ -227,4 +237,15 @@ class AggregatorService:
                 await self._store.prepare((), [now + day * DAY for day in range(AHEAD_DAYS + 1)])
             except StoreError as error:
                 log.warning("time partitions can't be made ahead", error=str(error))
-            await asyncio.sleep(AHEAD_SECONDS / self._clock.speed)
+            await asyncio.sleep(max(1.0, AHEAD_SECONDS / self._clock.speed))
+
+
+def _as_refusal(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the refusal to work with this log, where the group is nothing else; else the group, which holds a bug."""
+    mismatches, others = group.split(LogMismatchError)
+    if mismatches is None or others is not None:
+        return group
+    first: BaseException = mismatches
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return StartError(str(first))

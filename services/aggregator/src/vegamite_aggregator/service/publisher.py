@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-import structlog
-
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.metrics import CANDLES as CANDLE_EVENTS
 from vegamite_aggregator.metrics import OUTBOX
@@ -18,8 +16,7 @@ from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.messages.candles import CandlesRecord, encode_candles
 from vegamite_common.runtime.backoff import Backoff
-
-log = structlog.get_logger(__name__)
+from vegamite_common.runtime.logging import RepeatedFault
 
 OUTBOX_ROWS = 200
 BATCH_BYTES = 500_000
@@ -105,22 +102,18 @@ class Publisher:
     async def run(self) -> None:
         """Publish until cancelled; while store or log are away, try again with growing delays."""
         backoff = Backoff(first_seconds=0.2, limit_seconds=10.0)
-        faulty = False
+        fault = RepeatedFault(
+            "committed candles wait", over="committed candles go out", partition=self._partition
+        )
         while True:
             await self._something_due()
             try:
                 await self.publish()
             except (StoreError, BusError) as error:
-                if not faulty:
-                    log.warning(
-                        "committed candles wait", partition=self._partition, error=str(error)
-                    )
-                faulty = True
+                fault.failed(error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
-            if faulty:
-                log.info("committed candles go out again", partition=self._partition)
-            faulty = False
+            fault.went_well()
             backoff.reset()
 
     async def _something_due(self) -> None:

@@ -6,6 +6,7 @@ each time that a partition changes hands.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,9 @@ import msgspec
 import structlog
 
 from vegamite_aggregator.core.changes import Changes
+from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
-from vegamite_aggregator.core.engine import decide, discontinuity
+from vegamite_aggregator.core.discontinuity import discontinuity
 from vegamite_aggregator.core.intake import Intake, only_inserted, read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
@@ -24,11 +26,13 @@ from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchEr
 from vegamite_aggregator.service.inbox import Inbox
 from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
+from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import BusError, Fetched, Message, Reader
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
+from vegamite_common.runtime.logging import RepeatedFault
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +41,8 @@ REFRESH_SECONDS = 60.0
 
 REFRESH_SOON_SECONDS = 2.0
 """How often at most, while a market with records lacks something that its row may tell by now."""
+
+LAST_PUBLISH_SECONDS = 2.0
 
 
 class WorkerOptions(msgspec.Struct, frozen=True):
@@ -65,6 +71,7 @@ class Worker:
         reporter: Reporter,
         clock: Clock,
         timing: Timing,
+        partitions: int,
         options: WorkerOptions,
     ) -> None:
         self._partition = partition
@@ -74,10 +81,12 @@ class Worker:
         self._reporter = reporter
         self._clock = clock
         self._timing = timing
+        self._partitions = partitions
         self._options = options
         self._inbox = Inbox(max_bytes=options.queue_bytes)
         self._stopping = False
         self._interrupted = False
+        self._seek_due = False
         self._refreshed = 0.0
         self.committed_offset: int | None = None
 
@@ -90,6 +99,11 @@ class Worker:
         self._interrupted = True
         self._inbox.wake()
 
+    def read_again(self) -> None:
+        """Seek anew, the state being what it is: whoever reads may have missed it while the group was changing."""
+        self._seek_due = True
+        self._inbox.wake()
+
     def stop(self) -> None:
         """End `run` after the transaction that is under way."""
         self._stopping = True
@@ -100,20 +114,27 @@ class Worker:
         publishing = asyncio.create_task(self._publisher.run(), name=f"publish-{self._partition}")
         try:
             await self._work_with_patience(publishing)
+            await self._publish_rest()
         finally:
             publishing.cancel()
             await asyncio.wait({publishing})
-            LAG.remove(str(self._partition))
+            with contextlib.suppress(KeyError):
+                LAG.remove(str(self._partition))
+
+    async def _publish_rest(self) -> None:
+        """Try to leave nothing for the next owner; what stays is published by that one first."""
+        with contextlib.suppress(StoreError, BusError, TimeoutError):
+            async with asyncio.timeout(LAST_PUBLISH_SECONDS):
+                await self._publisher.publish()
 
     async def _work_with_patience(self, publishing: "asyncio.Task[None]") -> None:
         backoff = Backoff(first_seconds=0.1, limit_seconds=5.0)
-        faulty = False
+        fault = RepeatedFault(
+            "partition waits", over="partition goes on", partition=self._partition
+        )
 
         def succeeded() -> None:
-            nonlocal faulty
-            if faulty:
-                log.info("partition goes on", partition=self._partition)
-            faulty = False
+            fault.went_well()
             backoff.reset()
 
         while not self._stopping:
@@ -124,9 +145,7 @@ class Worker:
                 log.info("partition's state is loaded again", reason=str(error))
             except (StoreError, BusError) as error:
                 STEPS.labels("failed").inc()
-                if not faulty:
-                    log.warning("partition waits", partition=self._partition, error=str(error))
-                faulty = True
+                fault.failed(error)
             finally:
                 self._inbox.clear()
             if not self._stopping:
@@ -136,18 +155,19 @@ class Worker:
         """Load, read from where the store says, and take steps until something breaks or a stop is asked for."""
         self._interrupted = False
         state = await self._load()
+        self._seek_due = True
         try:
-            await self._reader.seek({self._partition: state.next_offset})
             while not self._stopping and not self._interrupted:
+                if self._seek_due or (self._inbox.overflowed and not self._inbox):
+                    self._seek_due = False
+                    self._inbox.clear()
+                    await self._reader.seek({self._partition: state.next_offset})
                 await self._inbox.wait(self._options.tick_seconds)
                 messages = self._inbox.take(
                     max_records=self._options.batch_records, max_bytes=self._options.batch_bytes
                 )
                 if await self._step(state, messages):
                     succeeded()
-                if self._inbox.overflowed and not self._inbox:
-                    self._inbox.overflowed = False
-                    await self._reader.seek({self._partition: state.next_offset})
                 if publishing.done():
                     publishing.result()
         finally:
@@ -174,7 +194,7 @@ class Worker:
         """The log lost what was next: end the open spans where they are stored, and go on at its start."""
         lost_from = state.next_offset
         async with self._store.step(state) as step:
-            changes = discontinuity(state, next_offset=begin, now=self._clock.now())
+            changes = discontinuity(state, next_offset=begin)
             await step.write(changes)
         self._applied(state, changes)
         DISCONTINUITIES.inc()
@@ -187,7 +207,7 @@ class Worker:
 
     async def _step(self, state: PartitionState, messages: Sequence[Message]) -> bool:
         """Take one step; return whether it proved that store and fence work."""
-        intake = read_batch(state, messages, timing=self._timing)
+        intake = read_batch(state, messages, partition_of=self._partition_of, timing=self._timing)
         past = self._log_time(intake)
         if not messages and not due(state, log_time=past, timing=self._timing):
             return False
@@ -227,6 +247,9 @@ class Worker:
         self._publisher.committed(changes)
         self.committed_offset = state.next_offset
         LAG.labels(str(self._partition)).set(max(0, self._inbox.end_offset - state.next_offset))
+
+    def _partition_of(self, key: bytes) -> int:
+        return partition_for(key, self._partitions)
 
     def _log_time(self, intake: Intake) -> Micros | None:
         return log_time(

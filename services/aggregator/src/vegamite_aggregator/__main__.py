@@ -1,0 +1,79 @@
+"""`vegamite-aggregator [run|migrate]`: the service, and the set-up of database and topics."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vegamite_aggregator.bootstrap import open_service
+from vegamite_aggregator.config import AggregatorSettings
+from vegamite_aggregator.migrate import MigrationError, migrate_database, migrate_topics
+from vegamite_common.bus.kafka import KafkaBus
+from vegamite_common.bus.port import BusError
+from vegamite_common.runtime.config import ConfigError, load_settings
+from vegamite_common.runtime.lifecycle import EXIT_CONFIG, StartError, Stop, run_process
+from vegamite_common.runtime.logging import configure_logging
+from vegamite_common.runtime.management import open_management
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name, and return the process's exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load_settings(AggregatorSettings, options.config)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_CONFIG
+    configure_logging(settings.log, service="aggregator")
+    if options.command == "migrate":
+        return run_process(lambda _: _migrate(settings))
+    new_epoch: bool = options.new_log_epoch
+    return run_process(lambda stop: _run(settings, stop, new_log_epoch=new_epoch))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vegamite-aggregator", description=__doc__)
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("run", "migrate"),
+        default="run",
+        help="run (default): fold trades into candles until a signal; "
+        "migrate: bring the database's schema and the topics to this release's, then end",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (TOML)")
+    parser.add_argument(
+        "--new-log-epoch",
+        action="store_true",
+        help="declare that Kafka's topics were replaced: reading starts at their beginning",
+    )
+    return parser
+
+
+async def _run(settings: AggregatorSettings, stop: Stop, *, new_log_epoch: bool) -> None:
+    async with open_service(settings, new_log_epoch=new_log_epoch) as service:
+        section = settings.aggregator
+        async with open_management(
+            service.health, host=section.management_host, port=section.management_port
+        ):
+            await service.run(stop)
+
+
+async def _migrate(settings: AggregatorSettings) -> None:
+    try:
+        await migrate_database(settings.postgres)
+    except MigrationError as error:
+        raise StartError(str(error)) from None
+    bus = KafkaBus(settings.kafka, settings.clock.clock())
+    try:
+        await bus.start()
+        try:
+            await migrate_topics(bus, settings.kafka.topics)
+        finally:
+            await bus.close()
+    except BusError as error:
+        raise StartError(f"the topics can't be prepared: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
