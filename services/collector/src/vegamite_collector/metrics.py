@@ -1,0 +1,54 @@
+"""What the collector counts. No label grows without bound: markets are those that an operator tracks."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+TRADES = Counter(
+    "vegamite_collector_trades_total",
+    "Trades put into the log, by exchange and origin",
+    ["exchange", "origin"],
+)
+QUARANTINED = Counter(
+    "vegamite_collector_quarantined_trades_total",
+    "Trades that can't be believed, by reason",
+    ["exchange", "reason"],
+)
+BAD_FRAMES = Counter(
+    "vegamite_collector_bad_frames_total", "Frames that could not be used", ["exchange", "kind"]
+)
+CONNECTIONS_LOST = Counter(
+    "vegamite_collector_lost_connections_total", "Subscriptions that ended", ["exchange", "cause"]
+)
+SPANS_BROKEN = Counter(
+    "vegamite_collector_broken_spans_total", "Coverage that was interrupted", ["exchange", "cause"]
+)
+MARKETS = Gauge(
+    "vegamite_collector_markets", "Markets that this process collects, by state", ["state"]
+)
+PARTITIONS = Gauge("vegamite_collector_partitions", "Partitions that this process holds")
+PRODUCE_FAILURES = Counter(
+    "vegamite_collector_produce_failures_total", "Batches whose outcome in the log is unknown"
+)
+RECORDS = Counter("vegamite_collector_records_total", "Records acknowledged by the log")
+QUEUE_RECORDS = Gauge(
+    "vegamite_collector_queued_records", "Records that wait for the log, all partitions"
+)
+PUBLISH_SECONDS = Histogram(
+    "vegamite_collector_publish_seconds",
+    "From the start of a batch's write to its acknowledgement",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+CLOCK_DIFFERENCE = Gauge(
+    "vegamite_collector_clock_difference_seconds",
+    "The log's clock less ours, at the last heartbeat",
+)
+COVERAGE_LAG = Gauge(
+    "vegamite_collector_coverage_lag_seconds",
+    "Now less the last heartbeat's time, the worst partition",
+)
+REPAIRS = Counter(
+    "vegamite_collector_repairs_total", "Repairs of gaps, by outcome", ["exchange", "outcome"]
+)
+REPAIRED_TRADES = Counter(
+    "vegamite_collector_repaired_trades_total", "Trades fetched for gaps", ["exchange"]
+)
+STORE_FAULTS = Counter("vegamite_collector_store_faults_total", "Failed calls of the database")
