@@ -8,6 +8,7 @@ client is thrown away with everything it holds: what it still had may or may not
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
@@ -20,6 +21,7 @@ from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.logging import RepeatedFault
 
 _CLOSE_SECONDS = 5.0
+_END_SECONDS = 1.0
 
 
 class KafkaProducer:
@@ -156,9 +158,7 @@ class KafkaProducer:
         """Fail what the client still holds and end it behind our back."""
         if self._client is client:
             self._client = None
-        # There is no public way to give up on an idempotent client's batches: it would go on until they are appended.
-        accumulator = client._message_accumulator  # noqa: SLF001
-        accumulator.fail_all(KafkaConnectionError("given up after another batch failed"))
+        _fail_batches(client)
         task = asyncio.create_task(_end(client), name="kafka-producer-end")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -168,10 +168,23 @@ async def _end(client: AIOKafkaProducer) -> None:
     # Connections first: nothing that is still in the machine's memory may go out later.
     await client.client.close()
     try:
-        await client.stop()
+        async with asyncio.timeout(_END_SECONDS):
+            await client.stop()
     except (*OPERATIONAL, KeyError):
         # KeyError: its sender tries to queue a batch again that we failed above.
         pass
+
+
+def _fail_batches(client: AIOKafkaProducer) -> None:
+    """Give up what the client holds. There is no public way: an idempotent one goes on until all is appended."""
+    accumulator = client._message_accumulator  # noqa: SLF001
+    accumulator.fail_all(KafkaConnectionError("given up after another batch failed"))
+    waiting = chain.from_iterable(accumulator._batches.values())  # noqa: SLF001
+    for batch in chain(accumulator._pending_batches, waiting):  # noqa: SLF001
+        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001
+            if future.done():
+                # Read, or asyncio complains of an exception that nobody took.
+                future.exception()
 
 
 def _batches(client: AIOKafkaProducer, records: Sequence[Record]) -> list[BatchBuilder]:

@@ -54,7 +54,9 @@ async def _wait_until_seen(connection: KafkaConnection, topics: set[str]) -> Non
     """Brokers hear of a new topic a little after it was made."""
     try:
         async with asyncio.timeout(connection.request_seconds):
-            while not topics <= set(await count_partitions(connection)):
+            while True:
+                if topics <= set(await count_partitions(connection)):
+                    return
                 await asyncio.sleep(_SEEN_SECONDS)
     except TimeoutError:
         raise BusError(f"topics {', '.join(sorted(topics))} were made and are not seen") from None
