@@ -1,0 +1,1 @@
+"""The API's ports over real things: PostgreSQL and the bus."""

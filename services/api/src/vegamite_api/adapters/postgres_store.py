@@ -1,0 +1,36 @@
+"""What the PostgreSQL stores share: one faithful translation of faults, and instants in and out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import asyncpg
+from vegamite_common.domain.time import LATEST, Micros, from_datetime, to_datetime
+from vegamite_common.runtime.postgres import POSTGRES_FAULTS, describe
+
+from vegamite_api.ports import StoreError
+
+Pool = asyncpg.Pool[asyncpg.Record]
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+ACQUIRE_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """Lend a connection; faults of the database, and waiting too long for one, become `StoreError`."""
+    try:
+        async with pool.acquire(timeout=ACQUIRE_SECONDS) as lent:
+            yield lent
+    except POSTGRES_FAULTS as error:
+        raise StoreError(describe(error)) from error
+
+
+def at(instant: Micros) -> datetime:
+    """Return an instant as PostgreSQL takes it; the end of time stays inside what a datetime can be."""
+    return to_datetime(min(instant, LATEST - 1))
+
+
+def micros(instant: datetime) -> Micros:
+    """Return an instant that PostgreSQL gave."""
+    return from_datetime(instant)

@@ -1,0 +1,138 @@
+"""What waits to be sent on one connection: bounded in bytes for what streams, in order, with candle updates conflated.
+
+Replies and snapshots are outside the bound: they are made no faster than the socket takes them. A queued update of
+candles in progress gives way to a newer one of the same candles; trades, finals, revisions and status never do.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from vegamite_common.domain.time import Micros
+
+from vegamite_api.core.seq import Seq
+from vegamite_api.core.stream import Event, Stream
+
+
+class _Item:
+    __slots__ = ("event", "live", "opens", "size", "text")
+
+    def __init__(self, text: str, event: Event | None, *, live: bool = False) -> None:
+        self.text: str | None = text
+        self.event = event
+        self.live = live
+        self.opens = event.opens if live and event is not None and event.droppable else frozenset()
+        self.size = len(text)
+
+
+class SendBuffer:
+    """An ordered queue of messages; live ones count against `max_bytes` (characters of ASCII JSON, near enough)."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._items: deque[_Item] = deque()
+        self._updates: dict[Stream, list[_Item]] = {}
+        self._sent: dict[Stream, Seq] = {}
+        self._queued: dict[Stream, Seq] = {}
+        self.live_bytes = 0
+        self.reply_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def begin(self, stream: Stream, seq: Seq) -> None:
+        """Say from which place on the stream is whole."""
+        self._sent[stream] = seq
+        self._queued[stream] = seq
+
+    def end(self, stream: Stream) -> None:
+        """Forget a stream that is not subscribed any more; what is queued is still sent."""
+        self._sent.pop(stream, None)
+        self._queued.pop(stream, None)
+
+    def put_reply(self, text: str) -> None:
+        """Queue a reply, a snapshot or a message of the past; never refused."""
+        self._items.append(_Item(text, None))
+        self.reply_bytes += len(text)
+
+    def put_past(self, event: Event) -> None:
+        """Queue a stream's message from before it joined the live ones; never refused, never conflated."""
+        item = _Item(event.text, event)
+        self.reply_bytes += item.size
+        self._items.append(item)
+        self._note(event)
+
+    def put_live(self, event: Event) -> bool:
+        """Queue a live message; False where the bound is reached, and then nothing was queued."""
+        item = _Item(event.text, event, live=True)
+        if event.droppable:
+            self._supersede(event.stream, item.opens)
+        if self.live_bytes + item.size > self._max_bytes:
+            return False
+        self.live_bytes += item.size
+        self._items.append(item)
+        if item.opens:
+            self._updates.setdefault(event.stream, []).append(item)
+        self._note(event)
+        return True
+
+    def _note(self, event: Event) -> None:
+        if not event.droppable and event.stream in self._queued:
+            self._queued[event.stream] = event.seq
+
+    def _supersede(self, stream: Stream, opens: frozenset[Micros]) -> None:
+        waiting = self._updates.get(stream, [])
+        kept = []
+        for item in waiting:
+            if item.opens <= opens:
+                item.text = None
+                self.live_bytes -= item.size
+            else:
+                kept.append(item)
+        if kept:
+            self._updates[stream] = kept
+        else:
+            self._updates.pop(stream, None)
+
+    def pop(self) -> tuple[str, Event | None] | None:
+        """Return the next message to send and the event it came from; None where nothing waits."""
+        while self._items:
+            item = self._items.popleft()
+            if item.text is None:
+                continue
+            self._account(item)
+            return item.text, item.event
+        return None
+
+    def _account(self, item: _Item) -> None:
+        if not item.live:
+            self.reply_bytes -= item.size
+            return
+        self.live_bytes -= item.size
+        if item.opens and item.event is not None:
+            waiting = self._updates[item.event.stream]
+            waiting.remove(item)
+            if not waiting:
+                del self._updates[item.event.stream]
+
+    def sent(self, event: Event) -> None:
+        """Note that a message went out."""
+        if not event.droppable and event.stream in self._sent:
+            self._sent[event.stream] = event.seq
+
+    def sent_seqs(self) -> dict[str, str]:
+        """Return, per stream, the last undroppable place that was sent: from there a client resumes."""
+        return _named(self._sent.items())
+
+    def queued_seqs(self) -> dict[str, str]:
+        """Return, per stream, the last undroppable place that was queued: a heartbeat behind them states these."""
+        return _named(self._queued.items())
+
+    def drop(self) -> None:
+        """Forget everything that waits: the connection ends."""
+        self._items.clear()
+        self._updates.clear()
+        self.live_bytes = self.reply_bytes = 0
+
+
+def _named(places: Iterable[tuple[Stream, Seq]]) -> dict[str, str]:
+    return {stream.name: str(seq) for stream, seq in places}
