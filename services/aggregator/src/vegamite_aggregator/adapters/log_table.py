@@ -14,7 +14,7 @@ _END_EPOCH = (
     "DELETE FROM open_span",
     "UPDATE partition_fence SET version = version + 1, next_offset = 0, epoch = (SELECT max(epoch) FROM log_epoch)",
 )
-_OPEN_JOBS = "SELECT job, exchange || ':' || symbol AS key FROM job JOIN market USING (market_key) WHERE state = 'open'"
+_OPEN_JOBS = "SELECT job, exchange || ':' || symbol AS key FROM job JOIN market USING (market_key) WHERE job.state = 'open'"
 _WAITING = "SELECT id, key FROM outbox WHERE key IS NOT NULL"
 
 
