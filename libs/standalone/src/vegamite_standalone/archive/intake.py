@@ -73,6 +73,15 @@ class Spool:
         self._file.write(_LENGTH.pack(len(record)))
         self._file.write(record)
 
+    def mark(self) -> int:
+        """Return where the next record will be, for `roll_back`."""
+        return self._file.tell()
+
+    def roll_back(self, mark: int) -> None:
+        """Forget all records since the mark."""
+        self._file.seek(mark)
+        self._file.truncate()
+
     def read(self) -> Iterator[bytes]:
         """Give all records from the first on."""
         self._file.seek(0)

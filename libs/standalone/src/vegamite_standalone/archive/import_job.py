@@ -1,0 +1,230 @@
+"""An import: archives read whole, sent through the log as one bulk job, waited for until all is stored.
+
+The order is what makes it one final state a candle: everything is read first, so that the job's records follow
+each other without a pause that would make it look abandoned.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from vegamite_common.bus.partition import partition_for
+from vegamite_common.bus.port import TRADES, BusError, Producer, Record
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
+from vegamite_common.domain.trade import Origin
+from vegamite_common.messages.trades import JobEnded, JobStarted, TradesRecord, encode_trades
+from vegamite_common.runtime.backoff import Backoff
+from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
+from vegamite_common.runtime.postgres import POSTGRES_FAULTS
+from vegamite_standalone.adapters.postgres_job import JobProgress, find_job
+from vegamite_standalone.adapters.postgres_tracking import ensure_market
+from vegamite_standalone.archive.file import ArchiveError
+from vegamite_standalone.archive.intake import Findings, IntakeRules, Spool, take_archive
+
+BATCH_BYTES: Final = 500_000
+POLL_SECONDS: Final = 0.1
+PUBLISH_ATTEMPTS: Final = 20
+
+log = structlog.get_logger(__name__)
+
+
+class Progress(Protocol):
+    """Who is told how far an import has come."""
+
+    def reading(self, done: int, total: int) -> None:
+        """`done` of `total` bytes of the archives are read."""
+        ...
+
+    def sending(self, done: int, total: int) -> None:
+        """`done` of `total` records are in the log."""
+        ...
+
+    def storing(self, stored: int, total: int) -> None:
+        """`stored` of at most `total` trades are stored."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What to import; `covered` (µs) says that the archives hold every trade of that half-open interval."""
+
+    market: Market
+    files: Sequence[Path]
+    resolution: Micros
+    covered: tuple[Micros, Micros] | None = None
+    skip_bad: bool = False
+
+
+@dataclass
+class ImportResult:
+    """What came of an import. `refused` are archives that nothing was taken of, each with its file, line and reason."""
+
+    findings: Findings = field(default_factory=Findings)
+    refused: list[str] = field(default_factory=list)
+    stored: int = 0
+    covered: tuple[Micros, Micros] | None = None
+
+    @property
+    def duplicates(self) -> int:
+        """Trades that were stored already, or came twice."""
+        return self.findings.trades - self.stored
+
+
+async def run_import(
+    request: ImportRequest, *, resources: Resources, stop: Stop, progress: Progress
+) -> ImportResult:
+    """Import and return once everything is stored; `StartError` where it was stopped or the log refuses."""
+    result = ImportResult()
+    job = f"import-{uuid.uuid4()}"
+    rules = IntakeRules(
+        market=request.market,
+        job=job,
+        resolution=request.resolution,
+        received_time=resources.clock.now(),
+        skip_bad=request.skip_bad,
+    )
+    with Spool() as spool:
+        count = await asyncio.to_thread(_read_all, request, rules, spool, result, progress, stop)
+        _check(stop)
+        if result.findings.whole and not result.refused:
+            result.covered = request.covered
+        if not count and result.covered is None:
+            return result
+        await ensure_market(resources.pool, request.market)
+        records = _job_records(rules, spool.read(), result.covered)
+        await _send(records, count + 3, request.market, resources, stop, progress)
+    result.stored = await _wait_until_stored(job, resources, stop, progress, result.findings.trades)
+    return result
+
+
+def _read_all(
+    request: ImportRequest,
+    rules: IntakeRules,
+    spool: Spool,
+    result: ImportResult,
+    progress: Progress,
+    stop: Stop,
+) -> int:
+    """Read every archive into the spool; one that is refused leaves nothing there. Returns the number of records."""
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in request.files]
+    total, done = sum(sizes), 0
+    for path, size in zip(request.files, sizes, strict=True):
+        mark = spool.mark()
+        begun = done
+
+        def consumed(position: int, begun: int = begun) -> None:
+            _check(stop)
+            progress.reading(begun + position, total)
+
+        try:
+            findings = take_archive(path, rules=rules, spool=spool, consumed=consumed)
+        except ArchiveError as error:
+            spool.roll_back(mark)
+            result.refused.append(str(error))
+        else:
+            result.findings.add(findings)
+        done += size
+        progress.reading(done, total)
+    return sum(1 for _ in spool.read())
+
+
+def _job_records(
+    rules: IntakeRules, trades: Iterable[bytes], covered: tuple[Micros, Micros] | None
+) -> Iterator[bytes]:
+    """Give the job's records in order: its start, the trades, the claim that they are all, its end."""
+    exchange, symbol = rules.market.exchange, rules.market.symbol
+    yield encode_trades(
+        JobStarted(exchange=exchange, symbol=symbol, job=rules.job, origin=Origin.IMPORT)
+    )
+    yield from trades
+    if covered is not None:
+        yield encode_trades(
+            TradesRecord(
+                exchange=exchange,
+                symbol=symbol,
+                received_time=rules.received_time,
+                origin=Origin.IMPORT,
+                job=rules.job,
+                trades=(),
+                covered=covered,
+            )
+        )
+    yield encode_trades(JobEnded(exchange=exchange, symbol=symbol, job=rules.job))
+
+
+async def _send(
+    records: Iterable[bytes],
+    total: int,
+    market: Market,
+    resources: Resources,
+    stop: Stop,
+    progress: Progress,
+) -> None:
+    key = market.key.encode()
+    partition = partition_for(key, await resources.bus.partition_count(TRADES))
+    producer = resources.bus.producer()
+    sent = 0
+    for batch in _batches((key, record) for record in records):
+        _check(stop)
+        await _publish(producer, partition, batch, stop)
+        sent += len(batch)
+        progress.sending(sent, total)
+    progress.sending(total, total)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        if batch and size + len(record[1]) > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record[1])
+    if batch:
+        yield batch
+
+
+async def _publish(producer: Producer, partition: int, batch: Sequence[Record], stop: Stop) -> None:
+    """Publish, again where the outcome is unknown: a trade that comes twice counts once."""
+    backoff = Backoff(first_seconds=0.1, limit_seconds=5.0)
+    for _ in range(PUBLISH_ATTEMPTS):
+        try:
+            await producer.publish(TRADES, partition, batch)
+            return
+        except BusError as error:
+            log.warning("a batch was not taken", error=str(error))
+            last = error
+        await stop.wait_for(backoff.next_delay())
+        _check(stop)
+    raise StartError(f"the log doesn't take the trades: {last}; import again, nothing counts twice")
+
+
+async def _wait_until_stored(
+    job: str, resources: Resources, stop: Stop, progress: Progress, total: int
+) -> int:
+    while True:
+        _check(stop)
+        try:
+            found: JobProgress | None = await find_job(resources.pool, job)
+        except POSTGRES_FAULTS as error:
+            log.warning("the database doesn't answer", error=str(error))
+            found = None
+        if found is not None:
+            progress.storing(found.stored, total)
+            if found.state == "ended":
+                return found.stored
+        await stop.wait_for(POLL_SECONDS)
+
+
+def _check(stop: Stop) -> None:
+    if stop.requested:
+        raise StartError(
+            "the import was stopped before its end; import again, nothing counts twice"
+        )

@@ -1,0 +1,101 @@
+"""What `vegamite import` was asked for, checked before anything is touched, and then done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vegamite_aggregator.config import AggregatorSettings
+from vegamite_collector.core.profile import profile_for
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import SECOND, Micros, format_time, parse_time
+from vegamite_common.runtime.clock import wall_now
+from vegamite_common.runtime.config import load_settings
+from vegamite_common.runtime.lifecycle import Stop, run_process
+from vegamite_common.runtime.logging import configure_logging
+from vegamite_common.runtime.section import LogSection
+from vegamite_standalone.archive.import_job import ImportRequest
+from vegamite_standalone.importing import (
+    ImportOutcome,
+    describe,
+    import_into_cluster,
+    import_into_directory,
+)
+from vegamite_standalone.settings import ProcessSettings, load_process_settings
+
+SETTLED_AFTER: Micros = SECOND
+"""How old the end of what is claimed to be complete has to be: later trades may still have been on their way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedImport:
+    """A request, and where it goes: an instance's directory, or a deployed system."""
+
+    request: ImportRequest
+    target: ProcessSettings | AggregatorSettings
+
+
+def prepare_import(
+    *,
+    market: str,
+    files: Sequence[Path],
+    covered: tuple[str | None, str | None],
+    skip_bad: bool,
+    data_dir: Path | None,
+    config: Path | None,
+) -> PreparedImport:
+    """Check the command line; ValueError or ConfigError says what is wrong with it."""
+    chosen = Market.parse(market)
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+    request = ImportRequest(
+        market=chosen,
+        files=list(dict.fromkeys(files)),
+        resolution=profile_for(chosen.exchange).time_resolution,
+        covered=parse_claim(*covered, now=wall_now()),
+        skip_bad=skip_bad,
+    )
+    if config is not None:
+        return PreparedImport(request=request, target=load_settings(AggregatorSettings, config))
+    options = {} if data_dir is None else {"data_dir": data_dir}
+    return PreparedImport(request=request, target=load_process_settings(None, options))
+
+
+def parse_claim(begin: str | None, end: str | None, *, now: Micros) -> tuple[Micros, Micros] | None:
+    """Return the interval that `--from` and `--to` name, None without both; ValueError where it can't be."""
+    if begin is None and end is None:
+        return None
+    if begin is None or end is None:
+        raise ValueError("--from and --to go together")
+    try:
+        from_time = parse_time(begin)
+    except ValueError as error:
+        raise ValueError(f"--from: {error}") from None
+    try:
+        to_time = parse_time(end)
+    except ValueError as error:
+        raise ValueError(f"--to: {error}") from None
+    if from_time >= to_time:
+        raise ValueError("--to must be after --from")
+    if to_time > now - SETTLED_AFTER:
+        raise ValueError(
+            f"--to is {format_time(to_time)}, which isn't past: nobody holds every trade of it"
+        )
+    return from_time, to_time
+
+
+def run_prepared(prepared: PreparedImport) -> tuple[int, list[str], list[str]]:
+    """Import; returns the exit code, what to print, and the archives that were refused, each with its reason."""
+    outcome = ImportOutcome()
+    configure_logging(LogSection(level="error", format="console"), service="import")
+
+    async def main(stop: Stop) -> None:
+        if isinstance(prepared.target, ProcessSettings):
+            await import_into_directory(prepared.target, prepared.request, outcome, stop)
+        else:
+            await import_into_cluster(prepared.target, prepared.request, outcome, stop)
+
+    code = run_process(main)
+    if outcome.result is None:
+        return code, [], []
+    return code, describe(prepared.request, outcome.result), outcome.result.refused

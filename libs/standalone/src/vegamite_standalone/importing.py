@@ -1,0 +1,161 @@
+"""`vegamite import`: the bulk job over an instance that isn't running, or over a deployed system."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from vegamite_aggregator.bootstrap import open_service as open_aggregator
+from vegamite_aggregator.config import AggregatorSettings
+from vegamite_common.bus.kafka import KafkaBus
+from vegamite_common.bus.port import BusError
+from vegamite_common.domain.time import format_time
+from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
+from vegamite_common.runtime.postgres import open_pool
+from vegamite_standalone.archive.import_job import ImportRequest, ImportResult, run_import
+from vegamite_standalone.local_system import hold_data_directory, open_local_system
+from vegamite_standalone.settings import ProcessSettings
+
+
+class ImportBar:
+    """The import's three steps as bars on a terminal; silent where nobody watches. Safe to call from a thread."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console` between `__enter__` and `__exit__`."""
+        self._progress = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._tasks = {
+            name: self._progress.add_task(name, total=None, start=False)
+            for name in ("reading", "sending", "storing")
+        }
+
+    def reading(self, done: int, total: int) -> None:
+        """`done` of `total` bytes are read."""
+        self._update("reading", done, total)
+
+    def sending(self, done: int, total: int) -> None:
+        """`done` of `total` records are sent."""
+        self._update("sending", done, total)
+
+    def storing(self, stored: int, total: int) -> None:
+        """`stored` of at most `total` trades are stored."""
+        self._update("storing", stored, total)
+
+    def _update(self, name: str, done: int, total: int) -> None:
+        task = self._tasks[name]
+        self._progress.start_task(task)
+        self._progress.update(task, completed=done, total=max(total, 1))
+
+    def __enter__(self) -> "ImportBar":
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+
+@dataclass
+class ImportOutcome:
+    """Where `import_into_*` leaves its result for whoever prints it."""
+
+    result: ImportResult | None = None
+
+
+async def import_into_directory(
+    settings: ProcessSettings, request: ImportRequest, outcome: ImportOutcome, stop: Stop
+) -> None:
+    """Import into the instance of the data directory, which must not be running: its own database, bus and aggregator."""
+    section = settings.standalone.standalone
+    async with (
+        hold_data_directory(section.data_directory) as directory,
+        open_local_system(settings.standalone, directory=directory) as system,
+        _run_aggregator(settings.aggregator, system.resources),
+    ):
+        await _import(request, system.resources, outcome, stop)
+
+
+async def import_into_cluster(
+    settings: AggregatorSettings, request: ImportRequest, outcome: ImportOutcome, stop: Stop
+) -> None:
+    """Import through Kafka; whichever aggregator owns the market's partition stores it."""
+    clock = settings.clock.clock()
+    pool = await open_pool(settings.postgres, application_name="vegamite-import")
+    bus = KafkaBus(settings.kafka, clock)
+    try:
+        try:
+            await bus.start()
+        except BusError as error:
+            raise StartError(f"Kafka can't be reached: {error}") from None
+        try:
+            resources = Resources(clock=clock, bus=bus, pool=pool)
+            await _import(request, resources, outcome, stop)
+        finally:
+            await bus.close()
+    finally:
+        await pool.close()
+
+
+async def _import(
+    request: ImportRequest, resources: Resources, outcome: ImportOutcome, stop: Stop
+) -> None:
+    with ImportBar(Console(stderr=True)) as bar:
+        outcome.result = await run_import(request, resources=resources, stop=stop, progress=bar)
+
+
+@asynccontextmanager
+async def _run_aggregator(
+    settings: AggregatorSettings, resources: Resources
+) -> AsyncIterator[None]:
+    """Run the aggregator beside the block, and drain it at the block's end; its failure ends the block."""
+    stop = Stop()
+    async with (
+        open_aggregator(settings, resources=resources) as aggregator,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(aggregator.run(stop), name=aggregator.name)
+        try:
+            yield
+        finally:
+            stop.request()
+
+
+def describe(request: ImportRequest, result: ImportResult) -> list[str]:
+    """Return what an import came to, in plain lines: first the sum, then what was left out and why."""
+    found = result.findings
+    lines = [
+        (
+            f"{request.market.key}: {found.trades} trades read, {result.stored} new,"
+            f" {result.duplicates} already stored, {sum(found.quarantined.values())} quarantined"
+        )
+    ]
+    lines += [
+        f"quarantined for their {reason.replace('_', ' ')}: {count}"
+        for reason, count in sorted(found.quarantined.items())
+    ]
+    if found.skipped:
+        lines.append(f"{found.skipped} broken lines left out, the first of them:")
+        lines += [f"  {told}" for told in found.first_skipped]
+    if result.covered is not None:
+        begin, end = map(format_time, result.covered)
+        lines.append(f"complete from {begin} to {end}")
+    elif request.covered is not None:
+        lines.append("not taken as complete: not every line of every file is a stored trade")
+    return lines

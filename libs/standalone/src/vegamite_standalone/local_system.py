@@ -1,0 +1,132 @@
+"""What the services of one process share: the data directory, its PostgreSQL, the bus, the clock.
+
+Opened in this order, closed in the other: lock, database server, schema, pool, bus. Whatever an operator can
+mend is a `StartError` of one sentence.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import SecretStr
+
+from vegamite_aggregator.migrate import MigrationError, migrate_database
+from vegamite_common.bus.memory import MemoryBus
+from vegamite_common.bus.offset_store import FileOffsetStore
+from vegamite_common.bus.port import BusError
+from vegamite_common.runtime.clock import Clock
+from vegamite_common.runtime.data_directory import DataDirectory, DataDirectoryError
+from vegamite_common.runtime.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from vegamite_common.runtime.lifecycle import Resources, StartError
+from vegamite_common.runtime.postgres import open_pool
+from vegamite_common.runtime.section import PostgresSection
+from vegamite_standalone.config import PARTITIONS, StandaloneSettings
+
+_LOCK = 0x7665_6761_6D69_7465  # "vegamite": the key of the advisory lock on a given database
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSystem:
+    """An open instance: its directory, what its services share, and the database's settings."""
+
+    directory: Path
+    resources: Resources
+    postgres: PostgresSection
+
+
+@asynccontextmanager
+async def hold_data_directory(path: Path) -> AsyncIterator[Path]:
+    """Hold the directory for this process; `StartError` where it is in use or can't be used."""
+    held = DataDirectory(path)
+    try:
+        await asyncio.to_thread(held.open)
+    except DataDirectoryError as error:
+        raise StartError(str(error)) from None
+    try:
+        yield held.path
+    finally:
+        held.close()
+
+
+@asynccontextmanager
+async def open_database(
+    settings: StandaloneSettings, directory: Path
+) -> AsyncIterator[PostgresSection]:
+    """Give the settings of a migrated database: the one configured, or our own server in `directory`."""
+    given = settings.standalone.database_url
+    async with AsyncExitStack() as stack:
+        if given is not None:
+            section = settings.postgres.model_copy(update={"url": given, "password": None})
+        else:
+            server = await stack.enter_async_context(_run_server(settings, directory))
+            update = {"url": SecretStr(server.url), "password": None}
+            section = settings.postgres.model_copy(update=update)
+        try:
+            await migrate_database(section)
+        except MigrationError as error:
+            raise StartError(f"the database can't be migrated: {error}") from None
+        yield section
+
+
+@asynccontextmanager
+async def _run_server(
+    settings: StandaloneSettings, directory: Path
+) -> AsyncIterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(directory / "postgres", bin_dir=settings.standalone.postgres_bin_dir)
+    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
+    try:
+        await asyncio.shield(starting)
+        log.info("database running", process=server.pid, adopted=server.adopted)
+        yield server
+    except EmbeddedPostgresError as error:
+        raise StartError(str(error)) from None
+    finally:
+        # A thread can't be cancelled: whatever ended us, the server is stopped only once it is up.
+        await asyncio.wait({starting})
+        await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def open_local_system(
+    settings: StandaloneSettings, *, directory: Path
+) -> AsyncIterator[LocalSystem]:
+    """Open database, pool and bus of the instance in `directory`, which the caller holds."""
+    async with AsyncExitStack() as stack:
+        section = await stack.enter_async_context(open_database(settings, directory))
+        pool = await open_pool(section, application_name="vegamite")
+        stack.push_async_callback(pool.close)
+        if settings.standalone.database_url is not None:
+            await stack.enter_async_context(_only_user(pool))
+        clock = settings.clock.clock()
+        bus = await stack.enter_async_context(_run_bus(clock, directory))
+        resources = Resources(clock=clock, bus=bus, pool=pool)
+        yield LocalSystem(directory=directory, resources=resources, postgres=section)
+
+
+@asynccontextmanager
+async def _run_bus(clock: Clock, directory: Path) -> AsyncIterator[MemoryBus]:
+    store = FileOffsetStore(directory / "offsets.json")
+    bus = MemoryBus(clock=clock, partitions=PARTITIONS, offsets=store)
+    try:
+        await bus.start()
+    except BusError as error:
+        raise StartError(str(error)) from None
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def _only_user(pool: Any) -> AsyncIterator[None]:
+    """Hold a given database for this process: another one has other offsets, and both would be wrong."""
+    async with pool.acquire() as connection:
+        if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            raise StartError("the database is in use by another vegamite process")
+        yield

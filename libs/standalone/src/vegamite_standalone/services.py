@@ -1,0 +1,30 @@
+"""The three services of this process, each built by its own bootstrap over what they share."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from vegamite_common.runtime.lifecycle import Service
+from vegamite_standalone.local_system import LocalSystem
+from vegamite_standalone.settings import ProcessSettings
+
+
+@asynccontextmanager
+async def open_services(
+    settings: ProcessSettings, *, system: LocalSystem, listener: socket.socket, admin_key: str
+) -> AsyncIterator[list[Service]]:
+    """Build collector, aggregator and API; the API serves on `listener` and answers the probes for all three."""
+    # Imported here: the collector's and the API's libraries take a while, and a refusal needs none of them.
+    from vegamite_aggregator.bootstrap import open_service as open_aggregator
+    from vegamite_collector.bootstrap import open_service as open_collector
+
+    database = {"postgres": system.postgres}
+    resources = system.resources
+    async with AsyncExitStack() as stack:
+        aggregator = await stack.enter_async_context(
+            open_aggregator(settings.aggregator.model_copy(update=database), resources=resources)
+        )
+        collector = await stack.enter_async_context(
+            open_collector(settings.collector.model_copy(update=database), resources=resources)
+        )
+        yield [aggregator, collector]
