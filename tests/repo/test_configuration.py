@@ -98,3 +98,25 @@ def test_the_file_says_the_defaults(repository: Path) -> None:
     assert tomllib.loads(file.read_text())
     for settings in _settings_classes():
         assert load_settings(settings, file, environ={}) == load_settings(settings, environ={})
+
+
+def test_a_key_that_is_commented_out_shows_its_default_where_it_has_one(repository: Path) -> None:
+    lines = (repository / "vegamite.toml").read_text().splitlines()
+    shown = [
+        line.removeprefix("# ") if HEADER.match(line) or KEY.match(line) else "" for line in lines
+    ]
+    table = tomllib.loads("\n".join(shown).replace("<id>", "kraken"))
+    del table["standalone"]["postgres_bin_dir"]  # excludes database_url, and both are examples
+
+    differing = []
+    for settings in _settings_classes():
+        for section in settings.model_fields.keys() - {"exchanges"}:
+            default = getattr(settings(), section)
+            told = type(default).model_validate(table[section])
+            differing += [
+                f"{section}.{key}"
+                for key in type(default).model_fields
+                if getattr(default, key) not in (None, getattr(told, key))
+            ]
+
+    assert differing == []
