@@ -10,6 +10,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -36,5 +37,16 @@ async def _run(arguments: dict[str, Any]) -> None:
         await engine.dispose()
 
 
+def main() -> None:
+    """Upgrade; end with one line on standard error and status 1 where the database refuses."""
+    try:
+        asyncio.run(_run(json.load(sys.stdin)))
+    except DBAPIError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        sys.exit(str(cause or error.orig or error).splitlines()[0])
+    except (OSError, asyncpg.PostgresError) as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    asyncio.run(_run(json.load(sys.stdin)))
+    main()
