@@ -5,8 +5,8 @@ believed. A refused trade voids its record's claim; a refused live trade, or a r
 spans of its market where they stand, since the heartbeats to come would cover it.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Sequence
-from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, EARLIEST, LATEST, Micros
+from vegamite_common.domain.time import DAY, LATEST, Micros
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.trades import (
@@ -41,9 +41,6 @@ MAX_REBUILD = 31 * DAY
 
 QUARANTINED = "quarantined"
 """The cause of a gap that a refused record or trade left."""
-
-_LIMITS = Context(prec=31, Emin=0, Emax=29, traps=[Inexact, InvalidOperation, Overflow], flags=[])
-"""Bounds that keep every sum of products within 200 digits: 31 digits, 30 of them behind the point, below 1e30."""
 
 
 class LogRecord(Protocol):
@@ -233,7 +230,7 @@ class _Reading:
         self.markets: set[Market] = set()
         self.repeated = 0
         self.contradicting = 0
-        self._partition = state.partition
+        self._state = state
         self._partition_of = partition_of
         self._future = timing.future
         self._keys: dict[bytes, Market] = {}
@@ -283,7 +280,7 @@ class _Reading:
         known = self._keys.get(key)
         if known is not None:
             return known
-        if self._partition_of(key) != self._partition:
+        if self._partition_of(key) != self._state.partition:
             self._refuse(record, "partition", f"{market.key} belongs to another partition")
             return None
         self._keys[key] = market
@@ -291,13 +288,10 @@ class _Reading:
 
     def _refuse(self, record: LogRecord, reason: str, detail: str) -> None:
         market = None
-        try:
-            if record.key is not None and self._partition_of(record.key) == self._partition:
-                market = Market.parse(record.key.decode())
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            market = None if record.key is None else Market.parse(record.key.decode())
         self.quarantined.append(Quarantined(record.offset, market, reason, detail[:500]))
-        if market is not None:
+        if market is not None and market in self._state.markets:
             self.markets.add(market)
             self.events.append(SpanBroken(market))
 
@@ -307,11 +301,10 @@ class _Reading:
         seen = self._seen.setdefault(market, {})
         latest = decoded.received_time + self._future
         for trade in decoded.trades:
-            reason = _fault(trade, latest)
-            if reason is not None:
+            if trade.event_time > latest:
                 refused += 1
                 self.quarantined.append(
-                    Quarantined(record.offset, market, reason, repr(trade)[:500], trade.trade_id)
+                    Quarantined(record.offset, market, "future", repr(trade)[:500], trade.trade_id)
                 )
                 continue
             identity = (trade.event_time, trade.trade_id)
@@ -341,23 +334,6 @@ class _Reading:
             from_time, to_time = decoded.covered
             if from_time < min(to_time, record.append_time):
                 self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
-
-
-def _fault(trade: Trade, latest: Micros) -> str | None:
-    """Return why the trade is refused, as a short word; None for a sound one."""
-    if trade.event_time > latest:
-        return "future"
-    if trade.event_time < EARLIEST:
-        return "event_time"
-    return None if _within_limits(trade.price) and _within_limits(trade.amount) else "digits"
-
-
-def _within_limits(value: Decimal) -> bool:
-    try:
-        _LIMITS.plus(value)
-    except DecimalException:
-        return False
-    return True
 
 
 def _check(record: TradesTopicRecord) -> None:

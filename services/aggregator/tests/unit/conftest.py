@@ -1,0 +1,505 @@
+"""A small world around the engine: a log, a store in memory that does what the real one must, and a reader of candles."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from typing import Any
+
+import msgspec
+import pytest
+
+from vegamite_aggregator.core.changes import Changes
+from vegamite_aggregator.core.decision import decide
+from vegamite_aggregator.core.demand import Loaded, Wants
+from vegamite_aggregator.core.fold import TradeFold
+from vegamite_aggregator.core.intake import TradeBatch, TradeKey, only_inserted, read_batch
+from vegamite_aggregator.core.plan import prepare
+from vegamite_aggregator.core.rows import (
+    CandleKey,
+    GapRow,
+    Job,
+    OpenSpan,
+    SpanRow,
+    StoredCandle,
+)
+from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_aggregator.core.timing import Timing, log_time
+from vegamite_common.domain.candle import Candle
+from vegamite_common.domain.coverage import GapState
+from vegamite_common.domain.market import Contract, Market
+from vegamite_common.domain.time import SECOND, Micros
+from vegamite_common.domain.timeframe import Timeframe
+from vegamite_common.domain.trade import Trade
+from vegamite_common.messages.candles import decode_candles
+from vegamite_common.messages.status import Revised, decode_status
+from vegamite_common.messages.trades import Heartbeat, TradesTopicRecord, encode_trades
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A record of the log."""
+
+    offset: int
+    append_time: Micros
+    key: bytes | None
+    value: bytes
+
+
+class Store:
+    """What the database holds of one partition, and how it answers what the engine asks of it."""
+
+    def __init__(self) -> None:
+        self.trades: dict[Market, dict[tuple[Micros, str], Trade]] = {}
+        self.candles: dict[Market, dict[CandleKey, StoredCandle]] = {}
+        self.coverage: dict[Market, dict[Micros, SpanRow]] = {}
+        self.gaps: dict[Market, dict[Micros, GapRow]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.open_spans: dict[tuple[str, Market], OpenSpan] = {}
+        self.history_from: dict[Market, Micros] = {}
+        self.contracts: dict[Market, Contract] = {}
+        self.fence: tuple[int, int, int, Micros | None] = (0, 0, 0, None)
+        self.outbox: list[Any] = []
+        self.release_limit: int | None = None
+
+    def market_state(self, market: Market) -> MarketState:
+        rows = self.candles.get(market, {})
+        newest: dict[Timeframe, Micros] = {}
+        for timeframe, open_time in rows:
+            newest[timeframe] = max(open_time, newest.get(timeframe, open_time))
+        gaps = self.gaps.get(market, {}).values()
+        open_edges = {
+            edge
+            for gap in gaps
+            if gap.state is GapState.OPEN
+            for edge in (gap.from_time, gap.to_time)
+        }
+        return MarketState(
+            contract=self.contracts.get(market),
+            history_from=self.history_from.get(market),
+            coverage=self.coverage.get(market, {}).values(),
+            gaps=[
+                gap
+                for gap in gaps
+                if gap.state is not GapState.FILLED or {gap.from_time, gap.to_time} & open_edges
+            ],
+            candles=[c for c in rows.values() if not c.candle.final and not c.held_by],
+            newest_open=newest,
+        )
+
+    def state(self) -> PartitionState:
+        version, epoch, next_offset, last_append_time = self.fence
+        known = {*self.candles, *self.coverage, *self.gaps, *self.history_from}
+        return PartitionState(
+            partition=0,
+            epoch=epoch,
+            version=version,
+            next_offset=next_offset,
+            last_append_time=last_append_time,
+            open_spans=self.open_spans.values(),
+            jobs=[job for job in self.jobs.values() if job.state == "open"],
+            markets={market: self.market_state(market) for market in known},
+        )
+
+    def insert(self, batches: Sequence[TradeBatch]) -> set[TradeKey]:
+        keys: set[TradeKey] = set()
+        for batch in batches:
+            stored = self.trades.setdefault(batch.market, {})
+            for trade in batch.trades:
+                identity = (trade.event_time, trade.trade_id)
+                if identity not in stored:
+                    stored[identity] = trade
+                    keys.add((batch.market, *identity))
+        return keys
+
+    def load(self, wants: Wants) -> Loaded:
+        found: dict[Market, dict[CandleKey, StoredCandle]] = {}
+
+        def give(market: Market, candles: Iterable[StoredCandle]) -> None:
+            found.setdefault(market, {}).update({stored.key: stored for stored in candles})
+
+        for market, keys in wants.keys.items():
+            rows = self.candles.get(market, {})
+            give(market, [rows[key] for key in keys if key in rows])
+        for asked in wants.incomplete:
+            give(
+                asked.market,
+                [
+                    stored
+                    for (timeframe, at), stored in self.candles.get(asked.market, {}).items()
+                    if timeframe is asked.timeframe
+                    and asked.from_time <= at < asked.to_time
+                    and stored.candle.final
+                    and not stored.candle.complete
+                    and not stored.held_by
+                ],
+            )
+        limit = self.release_limit or wants.release_limit
+        held = [
+            (market, stored)
+            for market, rows in self.candles.items()
+            for stored in rows.values()
+            if wants.released.intersection(stored.held_by)
+        ]
+        for market, stored in held[:limit]:
+            give(market, [stored])
+        folds: list[TradeFold] = []
+        for rebuild in wants.rebuilds:
+            rows = self.candles.get(rebuild.market, {})
+            give(
+                rebuild.market,
+                [
+                    stored
+                    for (timeframe, at), stored in rows.items()
+                    if rebuild.from_time <= at < rebuild.to_time
+                    or (
+                        timeframe in (Timeframe.D1, Timeframe.D3, Timeframe.W1, Timeframe.MO1)
+                        and rebuild.days_from <= at < rebuild.days_to
+                    )
+                ],
+            )
+            fold = TradeFold(self.contracts.get(rebuild.market))
+            inside = [
+                trade
+                for trade in self.trades.get(rebuild.market, {}).values()
+                if rebuild.from_time <= trade.event_time < rebuild.to_time
+            ]
+            fold.add(inside[::2])
+            fold.add(inside[1::2])
+            folds.append(fold)
+        return Loaded(
+            candles={market: list(rows.values()) for market, rows in found.items()},
+            release_rest=len(held) > limit,
+            rebuilt=folds,
+            jobs=[self.jobs[name] for name in wants.jobs if name in self.jobs],
+        )
+
+    def write(self, changes: Changes) -> None:
+        version = self.fence[0]
+        self.fence = (
+            version + 1,
+            changes.epoch,
+            changes.next_offset,
+            changes.last_append_time,
+        )
+        for market, rows in changes.markets.items():
+            candles = self.candles.setdefault(market, {})
+            for key in rows.candles_deleted:
+                del candles[key]
+            for stored in rows.candles:
+                before = candles.get(stored.key)
+                if before is not None:
+                    order, earlier = stored.candle.state_order, before.candle.state_order
+                    assert order >= earlier, f"{stored.key}: {earlier} went back to {order}"
+                    if order == earlier:
+                        assert stored.candle == before.candle, f"{stored.key}: two states {order}"
+                candles[stored.key] = stored
+            coverage = self.coverage.setdefault(market, {})
+            for start in rows.coverage_deleted:
+                del coverage[start]
+            coverage.update({row.from_time: row for row in rows.coverage})
+            gaps = self.gaps.setdefault(market, {})
+            for start in rows.gaps_deleted:
+                del gaps[start]
+            gaps.update({row.from_time: row for row in rows.gaps})
+        for span_key in changes.open_spans_deleted:
+            del self.open_spans[span_key]
+        self.open_spans.update({(span.writer, span.market): span for span in changes.open_spans})
+        self.jobs.update({job.job: job for job in changes.jobs})
+        self.outbox.extend(changes.outbox)
+
+
+class Reader:
+    """A client that keeps the greatest state of each candle, and reads again what a `revised` record names."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.candles: dict[tuple[Market, CandleKey], Candle] = {}
+        self.finals: dict[tuple[Market, CandleKey], int] = {}
+        self.statuses: list[Any] = []
+        self.records: list[Any] = []
+
+    def take(self, market: Market, candle: Candle) -> None:
+        key = (market, (candle.timeframe, candle.open_time))
+        before = self.candles.get(key)
+        if before is None or candle.state_order > before.state_order:
+            self.candles[key] = candle
+
+    def read(self) -> None:
+        """Take everything from the outbox, as a reader after the commit does."""
+        for entry in self._store.outbox:
+            if entry.topic == "market.candles.v1":
+                record = decode_candles(entry.value)
+                self.records.append(record)
+                for candle in record.candles:
+                    if record.type == "final":
+                        key = (record.market, (candle.timeframe, candle.open_time))
+                        self.finals[key] = self.finals.get(key, 0) + 1
+                    self.take(record.market, candle)
+            else:
+                status = decode_status(entry.value)
+                self.statuses.append(status)
+                if isinstance(status, Revised):
+                    self._read_again(status)
+        self._store.outbox.clear()
+
+    def _read_again(self, revised: Revised) -> None:
+        rows = self._store.candles.get(revised.market, {})
+        for (timeframe, at), stored in rows.items():
+            if timeframe is revised.timeframe and revised.from_time <= at < revised.to_time:
+                self.take(revised.market, stored.candle)
+
+
+class World:
+    """Log, store, engine and reader; `clock` in microseconds moves only by hand."""
+
+    def __init__(self, *, start: Micros, timing: Timing | None = None) -> None:
+        self.clock = start
+        self.timing = timing or Timing()
+        self.log: list[Record] = []
+        self.store = Store()
+        self.reader = Reader(self.store)
+        self.state = self.store.state()
+        self.statistics: list[Any] = []
+        self.intakes: list[Any] = []
+
+    def send(self, record: TradesTopicRecord) -> int:
+        """Append a record now; return its offset."""
+        key = None if isinstance(record, Heartbeat) else record.market.key.encode()
+        return self.send_bytes(key, encode_trades(record))
+
+    def send_bytes(self, key: bytes | None, value: bytes) -> int:
+        """Append any bytes now; return their offset."""
+        self.log.append(Record(len(self.log), self.clock, key, value))
+        return len(self.log) - 1
+
+    def restart(self) -> None:
+        """Forget everything in memory and load it from the store."""
+        self.state = self.store.state()
+
+    def step(self, limit: int | None = None, *, commit: bool = True, fresh: bool = True) -> Changes:
+        """Take one step over at most `limit` records; with `commit=False` the transaction is lost.
+
+        `fresh`: the fetch is younger than a second, so it proves what the log's end is.
+        """
+        state = self.state
+        records = self.log[state.next_offset :][:limit]
+        intake = read_batch(
+            state, records, partition_of=lambda key: len(key) * 0, timing=self.timing
+        )
+        past = log_time(
+            next_offset=intake.next_offset,
+            last_append_time=intake.last_append_time,
+            end_offset=len(self.log),
+            fetched_time=self.clock if fresh else self.clock - 2 * self.timing.fetch_age,
+            now=self.clock,
+            timing=self.timing,
+        )
+        trades_before = {market: dict(rows) for market, rows in self.store.trades.items()}
+        for market in intake.markets - state.markets.keys():
+            state.markets[market] = self.store.market_state(market)
+        inserted = only_inserted(intake.trades, self.store.insert(intake.trades))
+        plan = prepare(state, intake, inserted, log_time=past, timing=self.timing)
+        changes = decide(state, plan, self.store.load(plan.wants), now=self.clock)
+        if not commit:
+            self.store.trades = trades_before
+            self.restart()
+            return changes
+        self.statistics.append(changes.statistics)
+        self.intakes.append(intake)
+        if changes.changed:
+            self.store.write(changes)
+            state.apply(changes)
+            state.evict()
+            for market, rows in changes.markets.items():
+                for candle in rows.streamed:
+                    self.reader.take(market, candle)
+        self.reader.read()
+        return changes
+
+    def settle(self) -> None:
+        """Step until nothing more happens."""
+        for _ in range(1000):
+            if not self.step().changed:
+                return
+        raise AssertionError("the engine never comes to rest")
+
+    def candle(self, market: Market, timeframe: Timeframe, at: Micros) -> Candle:
+        """Return the stored candle that holds the instant `at`."""
+        return self.store.candles[market][(timeframe, timeframe.open_time(at))].candle
+
+    def check_contents(self) -> None:
+        """Compare every stored candle with a fold of the stored trades written here, with `decimal` alone."""
+        for market, trades in self.store.trades.items():
+            wanted = naive_fold(trades.values(), self.store.contracts.get(market))
+            stored = self.store.candles[market]
+            assert stored.keys() == wanted.keys()
+            for key, numbers in wanted.items():
+                assert candle_numbers(stored[key].candle) == numbers, f"{market.key} {key}"
+
+    def check_memory(self) -> None:
+        """Compare what is in memory with the store, and that what must be there is."""
+        for market, state in self.state.markets.items():
+            stored = self.store.candles.get(market, {})
+            assert all(stored[key] == kept for key, kept in state.candles.items())
+            for key, row in stored.items():
+                needed = key[1] >= state.resident_from[key[0]]
+                if needed or (not row.candle.final and not row.held_by):
+                    assert key in state.candles, f"{market.key} {key} must be in memory"
+            fresh = self.store.market_state(market)
+            assert state.coverage == fresh.coverage
+            assert state.end_causes == fresh.end_causes
+            assert state.gaps == fresh.gaps
+            assert state.unsettled == fresh.unsettled
+        fresh_state = self.store.state()
+        assert self.state.open_spans == fresh_state.open_spans
+        assert self.state.jobs == fresh_state.jobs
+        assert self.state.version == fresh_state.version
+
+    def check_reader(self) -> None:
+        """Compare what a reader of the candle topic holds with every final candle of the store that no job holds back."""
+        for market, rows in self.store.candles.items():
+            for key, stored in rows.items():
+                if stored.candle.final and stored.pending is None:
+                    assert self.reader.candles.get((market, key)) == stored.candle
+
+
+def text(value: Decimal) -> str:
+    """Write a decimal digit by digit, without trailing zeros."""
+    plain = format(value, "f")
+    return (plain.rstrip("0").rstrip(".") if "." in plain else plain) or "0"
+
+
+def candle_numbers(candle: Candle) -> tuple[Any, ...]:
+    """Return what the trades decide of a candle, its decimals digit by digit as they are."""
+    return (
+        *(
+            format(value, "f")
+            for value in (
+                candle.open,
+                candle.high,
+                candle.low,
+                candle.close,
+                candle.volume,
+                candle.quote_volume,
+                candle.buy_volume,
+                candle.buy_quote_volume,
+            )
+        ),
+        candle.trade_count,
+        (candle.first_event_time, candle.first_sequence, candle.first_trade_id),
+        (candle.last_event_time, candle.last_sequence, candle.last_trade_id),
+    )
+
+
+def naive_fold(
+    trades: Iterable[Trade], contract: Contract | None = None
+) -> dict[CandleKey, tuple[Any, ...]]:
+    """Fold each trade into each timeframe, one by one, the slow and plain way."""
+    groups: dict[CandleKey, list[Trade]] = {}
+    for trade in trades:
+        for timeframe in Timeframe:
+            groups.setdefault((timeframe, timeframe.open_time(trade.event_time)), []).append(trade)
+    with localcontext(prec=300):
+        return {key: _naive_numbers(group, contract) for key, group in groups.items()}
+
+
+def _naive_numbers(trades: list[Trade], contract: Contract | None) -> tuple[Any, ...]:
+    ordered = sorted(trades, key=lambda t: (t.event_time, t.sequence, t.trade_id.encode()))
+    sums = [Decimal(0)] * 4
+    for trade in ordered:
+        volume, cost = trade.amount, trade.price * trade.amount
+        if contract is not None:
+            volume, cost = volume * contract.size, cost * contract.size
+        if contract is not None and contract.inverse:
+            cost = trade.amount * contract.size
+            volume = (cost / trade.price).quantize(Decimal("1e-18"), ROUND_HALF_EVEN)
+        bought = trade.taker_side == "buy"
+        parts = (volume, cost, volume if bought else 0, cost if bought else 0)
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+    first, last = ordered[0], ordered[-1]
+    return (
+        text(first.price),
+        text(max(trade.price for trade in ordered)),
+        text(min(trade.price for trade in ordered)),
+        text(last.price),
+        *(text(total) for total in sums),
+        len(ordered),
+        (first.event_time, first.sequence, first.trade_id),
+        (last.event_time, last.sequence, last.trade_id),
+    )
+
+
+def make_trade(
+    number: int,
+    at: Micros,
+    *,
+    price: str = "100",
+    amount: str = "1",
+    side: str | None = "buy",
+) -> Trade:
+    """Return a trade with the id and sequence `number`."""
+    return msgspec.convert(
+        {
+            "trade_id": str(number),
+            "sequence": number,
+            "event_time": at,
+            "price": price,
+            "amount": amount,
+            "taker_side": side,
+        },
+        Trade,
+        strict=False,
+    )
+
+
+def random_trades(
+    rng: random.Random, *, count: int, start: Micros, longest: Micros = 3 * SECOND
+) -> list[Trade]:
+    """Return trades in order, some at one instant, with numbers of up to 9 decimals."""
+    trades: list[Trade] = []
+    at = start
+    for number in range(count):
+        at += rng.choice((0, rng.randint(1, SECOND), rng.randint(1, longest)))
+        trades.append(
+            make_trade(
+                number,
+                at,
+                price=str(
+                    Decimal(rng.randint(1, 10 ** rng.randint(1, 12))).scaleb(-rng.randint(0, 9))
+                ),
+                amount=str(
+                    Decimal(rng.randint(1, 10 ** rng.randint(1, 12))).scaleb(-rng.randint(0, 9))
+                ),
+                side=rng.choice(("buy", "sell", None)),
+            )
+        )
+    return trades
+
+
+@pytest.fixture(scope="session")
+def make_world() -> Callable[..., World]:
+    """Return the maker of worlds."""
+    return World
+
+
+@pytest.fixture(scope="session")
+def trade() -> Callable[..., Trade]:
+    """Return the maker of trades."""
+    return make_trade
+
+
+@pytest.fixture(scope="session")
+def fold_plainly() -> Callable[..., dict[CandleKey, tuple[Any, ...]]]:
+    """Return the slow fold to compare with, and next to it `numbers_of` reads a candle the same way."""
+    return naive_fold
+
+
+@pytest.fixture(scope="session")
+def numbers_of() -> Callable[[Candle], tuple[Any, ...]]:
+    """Return what reads a candle's numbers for comparison."""
+    return candle_numbers
+
+
+@pytest.fixture(scope="session")
+def some_trades() -> Callable[..., list[Trade]]:
+    """Return the maker of random trades."""
+    return random_trades
