@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from vegamite_common.runtime.health import State
 from vegamite_common.runtime.lifecycle import StartError, Stop
+
+log = structlog.get_logger(__name__)
 
 
 class Probes(Protocol):
@@ -72,7 +75,9 @@ async def open_management(
             raise StartError(
                 f"the management address {host}:{port} can't be used: {error.strerror}"
             ) from None
-        yield int(runner.addresses[0][1])
+        bound = int(runner.addresses[0][1])
+        log.info("management listens", management_host=host, management_port=bound)
+        yield bound
     finally:
         await runner.cleanup()
 
