@@ -1,5 +1,7 @@
 """`PostgresMarketStore`: the market tables of the system of record, for the collector."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
