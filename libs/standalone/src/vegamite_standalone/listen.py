@@ -10,7 +10,7 @@ def take_address(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to the address (port 0: one of the system's choice); `StartError` where it can't be."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         raise StartError(f"{host} is no address of this machine; choose one with --host") from None
     family, kind, protocol, _, address = found[0]
     taken = socket.socket(family, kind, protocol)
