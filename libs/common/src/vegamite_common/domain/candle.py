@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from vegamite_common.domain.number import quotient
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import LATEST_EVENT, Micros
 from vegamite_common.domain.timeframe import Timeframe
 
 StateOrder: TypeAlias = tuple[int, int, bool, int]
@@ -46,6 +46,18 @@ class Candle(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: int = 0
 
     def __post_init__(self) -> None:
+        numbers = (
+            self.open,
+            self.high,
+            self.low,
+            self.close,
+            self.volume,
+            self.quote_volume,
+            self.buy_volume,
+            self.buy_quote_volume,
+        )
+        if not all(map(Decimal.is_finite, numbers)):
+            raise ValueError("a candle's prices and volumes are finite numbers")
         if not 0 < self.low <= min(self.open, self.close) or max(self.open, self.close) > self.high:
             raise ValueError(
                 f"candle prices contradict: o={self.open} h={self.high} l={self.low} c={self.close}"
@@ -57,6 +69,8 @@ class Candle(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             or not 0 <= self.buy_quote_volume <= self.quote_volume
         ):
             raise ValueError("the buyers' part of a volume lies between 0 and the volume")
+        if not 0 <= self.open_time < LATEST_EVENT:
+            raise ValueError(f"open time out of range: {self.open_time} us")
         if not self.open_time <= self.first_event_time <= self.last_event_time < self.close_time:
             raise ValueError("a candle's trades lie inside its interval, in order")
         if self.timeframe.open_time(self.open_time) != self.open_time:

@@ -41,6 +41,8 @@ class Gap(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.from_time < self.to_time:
             raise ValueError(f"a gap ends after it begins: [{self.from_time}, {self.to_time})")
+        if self.recovered < 0:
+            raise ValueError(f"a gap can't have recovered {self.recovered} trades")
         if (self.state is GapState.UNFILLABLE) != (self.reason is not None):
             raise ValueError("a gap has a reason exactly when it is unfillable")
 

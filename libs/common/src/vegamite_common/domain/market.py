@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import msgspec
 
-from vegamite_common.domain.number import EXACT, quotient
+from vegamite_common.domain.number import EXACT, FINEST, at_finest, quotient
 
 _EXCHANGE = re.compile(r"[a-z0-9_]{1,32}", re.ASCII)
 _CODE = r"[A-Za-z0-9$@._+!&|*#()'~-]{1,40}|[^\x00-\x20\x7f:/,\s]{1,40}"
@@ -76,8 +76,12 @@ class Contract(msgspec.Struct, frozen=True):
     inverse: bool = False
 
     def __post_init__(self) -> None:
-        if not self.size.is_finite() or self.size <= 0:
-            raise ValueError(f"contract size must be above 0, not {self.size}")
+        try:
+            possible = at_finest(self.size, FINEST) > 0
+        except ArithmeticError:
+            possible = False
+        if not possible:
+            raise ValueError(f"contract size must be above 0, not {str(self.size)[:80]}")
 
     def volumes(self, price: Decimal, amount: Decimal) -> tuple[Decimal, Decimal]:
         """Return (base volume, quote volume) of `amount` contracts at `price`; only an inverse base volume is rounded."""

@@ -6,7 +6,6 @@ Only quotients are rounded, by `quotient`, to 18 decimals, half to even.
 
 from decimal import (
     ROUND_HALF_EVEN,
-    Clamped,
     Context,
     Decimal,
     DivisionByZero,
@@ -17,8 +16,11 @@ from decimal import (
     Underflow,
 )
 
-MAX_DIGITS = 60
-"""Most digits that one price or amount may have, before and after the point together."""
+MAX_DIGITS = 30
+"""Most digits that one price, amount or contract size may have before the point, and most after it.
+
+So the product of three has at most 180, and `EXACT` has room to add up 10**20 of them.
+"""
 
 QUOTIENT_DECIMALS = 18
 
@@ -34,9 +36,13 @@ _QUOTIENT = Context(
     prec=400, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow], flags=[]
 )
 _QUOTIENT_UNIT = Decimal(1).scaleb(-QUOTIENT_DECIMALS)
-_PARSE = Context(
-    prec=MAX_DIGITS, traps=[Inexact, InvalidOperation, Overflow, Underflow, Clamped], flags=[]
-)
+_LIMITS = Context(prec=2 * MAX_DIGITS, traps=[Inexact, InvalidOperation, Overflow], flags=[])
+FINEST = Decimal(1).scaleb(-MAX_DIGITS)
+at_finest = _LIMITS.quantize
+"""`at_finest(value, FINEST)` writes a number with 30 decimals; raises `ArithmeticError` where it is infinite or has too many digits.
+
+The quickest test of a number's size; NaN comes back as it is, and fails the next comparison.
+"""
 _NORMALIZE = Context(prec=400, traps=[InvalidOperation, Inexact], flags=[])
 
 ZERO = Decimal(0)
@@ -56,22 +62,17 @@ def canonical(value: Decimal) -> Decimal:
 
 
 def parse_decimal(text: str) -> Decimal:
-    """Return the canonical decimal that `text` states; raise `ValueError` unless it is a finite number of at most 60 digits."""
+    """Return the canonical decimal that `text` states; raise `ValueError` unless it is a finite number within `MAX_DIGITS`."""
     try:
         if "_" in text or text != text.strip() or not text.isascii():
             raise ValueError
-        value = _PARSE.create_decimal(text)
-        if not value.is_finite() or abs(value.adjusted()) > MAX_DIGITS:
-            raise ValueError
-        value = canonical(value)
-        digits = value.as_tuple()
+        value = Decimal(text)
+        at_finest(value, FINEST)
+        return canonical(value)
     except (ArithmeticError, ValueError):
         raise ValueError(
-            f"not a decimal number of at most {MAX_DIGITS} digits: {text[:80]!r}"
+            f"not a decimal number of at most {MAX_DIGITS} digits before and after the point: {text[:80]!r}"
         ) from None
-    if len(digits.digits) > MAX_DIGITS or -int(digits.exponent) > MAX_DIGITS:
-        raise ValueError(f"not a decimal number of at most {MAX_DIGITS} digits: {text[:80]!r}")
-    return value
 
 
 def format_decimal(value: Decimal) -> str:
@@ -84,6 +85,14 @@ def format_decimal(value: Decimal) -> str:
     return "0" if text in ("-0", "") else text
 
 
+def is_canonical(value: Decimal) -> bool:
+    """Return whether Python prints the number as `format_decimal` does: no exponent, no trailing zeros."""
+    text = str(value)
+    return "E" not in text and not (text[-1] == "0" and "." in text) and text != "-0"
+
+
 def quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
     """Return dividend / divisor, rounded half to even to 18 decimals, canonical; raise `ZeroDivisionError` for a zero divisor."""
+    if not divisor:
+        raise ZeroDivisionError(f"{dividend} / {divisor}")
     return canonical(_QUOTIENT.quantize(_QUOTIENT.divide(dividend, divisor), _QUOTIENT_UNIT))

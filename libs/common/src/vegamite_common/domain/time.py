@@ -18,6 +18,9 @@ EARLIEST: Micros = 1_230_768_000 * SECOND
 LATEST: Micros = 253_402_300_800 * SECOND
 """10000-01-01 00:00 UTC, exclusive: the end of what RFC 3339 can write."""
 
+LATEST_EVENT: Micros = LATEST - 365 * DAY
+"""9999-01-01 00:00 UTC, exclusive: candles of every length that hold an earlier trade end before `LATEST`."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{1,9}))?)?([Zz]|[+-]\d{2}:\d{2})?)?",

@@ -6,7 +6,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from vegamite_common.domain.time import EARLIEST, LATEST, Micros
+from vegamite_common.domain.number import FINEST, MAX_DIGITS, at_finest
+from vegamite_common.domain.time import EARLIEST, LATEST_EVENT, Micros
 
 TakerSide: TypeAlias = Literal["buy", "sell"]
 TradeOrder: TypeAlias = tuple[Micros, int, bytes]
@@ -49,11 +50,14 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     taker_side: TakerSide | None = None
 
     def __post_init__(self) -> None:
-        if not self.price > 0 or not self.price.is_finite():
-            raise InvalidTradeError("price", f"price must be above 0, not {self.price}")
-        if not self.amount > 0 or not self.amount.is_finite():
-            raise InvalidTradeError("amount", f"amount must be above 0, not {self.amount}")
-        if not EARLIEST <= self.event_time < LATEST:
+        # In one expression and without calls of ours: this runs for every trade that is decoded.
+        try:
+            possible = at_finest(self.price, FINEST) > 0 and at_finest(self.amount, FINEST) > 0
+        except ArithmeticError:
+            possible = False
+        if not possible:
+            raise _impossible_number(self.price, self.amount)
+        if not EARLIEST <= self.event_time < LATEST_EVENT:
             raise InvalidTradeError("event_time", f"event time out of range: {self.event_time} us")
         if (
             not self.trade_id
@@ -70,3 +74,16 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def order(self) -> TradeOrder:
         """The trade's place in its market: (event_time, sequence, trade_id as UTF-8)."""
         return (self.event_time, self.sequence, self.trade_id.encode())
+
+
+def _impossible_number(price: Decimal, amount: Decimal) -> InvalidTradeError:
+    """Return the error for a pair of which at least one can't be."""
+    try:
+        price_possible = at_finest(price, FINEST) > 0
+    except ArithmeticError:
+        price_possible = False
+    name, value = ("amount", amount) if price_possible else ("price", price)
+    return InvalidTradeError(
+        name,
+        f"{name} must be above 0, of at most {MAX_DIGITS} digits before and after the point, not {str(value)[:80]}",
+    )

@@ -7,7 +7,7 @@ import msgspec
 
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.number import format_decimal
+from vegamite_common.domain.number import format_decimal, is_canonical
 from vegamite_common.messages.codec import Versioned, checked, decode_with
 
 MAX_CANDLES = 500
@@ -64,13 +64,13 @@ _DECIMALS = (
 )
 
 
-def _is_plain(candle: Candle) -> bool:
-    return not any("E" in str(getattr(candle, name)) for name in _DECIMALS)
+def _is_canonical(candle: Candle) -> bool:
+    return all(is_canonical(getattr(candle, name)) for name in _DECIMALS)
 
 
 def encode_candles(record: CandlesRecord) -> bytes:
     """Return the record's JSON, decimals as canonical strings; raise `MessageError` above the size limit."""
-    if all(_is_plain(candle) for candle in record.candles):
+    if all(_is_canonical(candle) for candle in record.candles):
         return checked(_ENCODER.encode(record), record)
     document = msgspec.to_builtins(record, builtin_types=(Decimal,))
     for candle in document["candles"]:

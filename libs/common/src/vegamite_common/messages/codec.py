@@ -1,10 +1,15 @@
 """Shared by the three topics: how records are written, and the error for bytes that are none."""
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from vegamite_common.domain.time import LATEST, Micros
+
 RecordT = TypeVar("RecordT")
+
+Instant: TypeAlias = Annotated[Micros, msgspec.Meta(ge=0, lt=LATEST)]
+"""An instant on the wire; readers refuse one that no calendar of ours can hold."""
 
 VERSION = 1
 """The `v` of every record; readers refuse another one."""
@@ -39,6 +44,12 @@ def decode_with(decoder: msgspec.json.Decoder[RecordT], value: bytes) -> RecordT
         return decoder.decode(value)
     except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError) as error:
         raise MessageError(str(error)[:500]) from error
+
+
+def require_order(from_time: int, to_time: int) -> None:
+    """Raise `ValueError` unless [from_time, to_time) has a length."""
+    if not from_time < to_time:
+        raise ValueError(f"an interval ends after it begins: [{from_time}, {to_time})")
 
 
 def checked(value: bytes, what: Any) -> bytes:

@@ -5,9 +5,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.messages.codec import Versioned, checked, decode_with
+from vegamite_common.messages.codec import Instant, Versioned, checked, decode_with, require_order
 
 SourceStateName: TypeAlias = Literal[
     "pending", "connecting", "live", "reconnecting", "clock_skew", "unknown_symbol", "unsupported"
@@ -18,7 +17,7 @@ SourceStateName: TypeAlias = Literal[
 class _Status(Versioned, frozen=True, kw_only=True):
     exchange: str
     symbol: str
-    event_time: Micros
+    event_time: Instant
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,34 +41,52 @@ class SourceState(
 class GapOpened(_Status, frozen=True, kw_only=True, tag="gap_opened", tag_field="kind"):
     """Trades of [from_time, to_time) may be missing."""
 
-    from_time: Micros = msgspec.field(name="from")
-    to_time: Micros = msgspec.field(name="to")
+    from_time: Instant = msgspec.field(name="from")
+    to_time: Instant = msgspec.field(name="to")
     cause: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_order(self.from_time, self.to_time)
 
 
 class GapFilled(_Status, frozen=True, kw_only=True, tag="gap_filled", tag_field="kind"):
     """[from_time, to_time) is complete now; `recovered` trades were found."""
 
-    from_time: Micros = msgspec.field(name="from")
-    to_time: Micros = msgspec.field(name="to")
+    from_time: Instant = msgspec.field(name="from")
+    to_time: Instant = msgspec.field(name="to")
     recovered: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_order(self.from_time, self.to_time)
+        if self.recovered < 0:
+            raise ValueError(f"a gap can't have recovered {self.recovered} trades")
 
 
 class GapUnfillable(_Status, frozen=True, kw_only=True, tag="gap_unfillable", tag_field="kind"):
     """The trades of [from_time, to_time) can't be had any more."""
 
-    from_time: Micros = msgspec.field(name="from")
-    to_time: Micros = msgspec.field(name="to")
+    from_time: Instant = msgspec.field(name="from")
+    to_time: Instant = msgspec.field(name="to")
     reason: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_order(self.from_time, self.to_time)
 
 
 class Revised(_Status, frozen=True, kw_only=True, tag="revised", tag_field="kind"):
     """So many candles of one timeframe with open times in [from_time, to_time) were revised that none is published."""
 
     timeframe: Timeframe
-    from_time: Micros = msgspec.field(name="from")
-    to_time: Micros = msgspec.field(name="to")
+    from_time: Instant = msgspec.field(name="from")
+    to_time: Instant = msgspec.field(name="to")
     reason: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_order(self.from_time, self.to_time)
 
 
 StatusRecord: TypeAlias = SourceState | GapOpened | GapFilled | GapUnfillable | Revised

@@ -10,10 +10,9 @@ from typing import TypeAlias
 import msgspec
 
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.number import format_decimal
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.number import format_decimal, is_canonical
 from vegamite_common.domain.trade import Origin, Trade
-from vegamite_common.messages.codec import Versioned, checked, decode_with
+from vegamite_common.messages.codec import Instant, Versioned, checked, decode_with, require_order
 
 MAX_TRADES = 1_000
 """Most trades in one record."""
@@ -42,11 +41,11 @@ class TradesRecord(
     trades, with those before them in the log, make complete. `job` names the bulk job they belong to.
     """
 
-    received_time: Micros
+    received_time: Instant
     origin: Origin
     trades: tuple[Trade, ...]
     job: str | None = None
-    covered: tuple[Micros, Micros] | None = None
+    covered: tuple[Instant, Instant] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,8 +53,8 @@ class TradesRecord(
             raise ValueError(
                 f"a trades record has 1 to {MAX_TRADES} trades, not {len(self.trades)}"
             )
-        if self.covered is not None and not self.covered[0] < self.covered[1]:
-            raise ValueError("covered: the end lies after the beginning")
+        if self.covered is not None:
+            require_order(*self.covered)
 
 
 class SpanOpened(_OfMarket, frozen=True, kw_only=True, tag="span_opened", tag_field="kind"):
@@ -65,21 +64,21 @@ class SpanOpened(_OfMarket, frozen=True, kw_only=True, tag="span_opened", tag_fi
     """
 
     writer: str
-    from_time: Micros = msgspec.field(name="from")
+    from_time: Instant = msgspec.field(name="from")
 
 
 class Heartbeat(Versioned, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):
     """Every open span of `writer` in this partition reaches to `to_time` (exclusive), in microseconds."""
 
     writer: str
-    to_time: Micros = msgspec.field(name="to")
+    to_time: Instant = msgspec.field(name="to")
 
 
 class SpanClosed(_OfMarket, frozen=True, kw_only=True, tag="span_closed", tag_field="kind"):
     """The writer's span of the market ends at `to_time` (exclusive); `cause` is a short word, as `socket_closed`."""
 
     writer: str
-    to_time: Micros = msgspec.field(name="to")
+    to_time: Instant = msgspec.field(name="to")
     cause: str
 
 
@@ -93,9 +92,12 @@ class JobStarted(_OfMarket, frozen=True, kw_only=True, tag="job_started", tag_fi
 class Unfillable(msgspec.Struct, frozen=True, array_like=True):
     """An interval (from, to, reason), in microseconds, whose trades can't be had any more."""
 
-    from_time: Micros
-    to_time: Micros
+    from_time: Instant
+    to_time: Instant
     reason: str
+
+    def __post_init__(self) -> None:
+        require_order(self.from_time, self.to_time)
 
 
 class JobEnded(
@@ -110,8 +112,12 @@ class JobEnded(
 class Rebuild(_OfMarket, frozen=True, kw_only=True, tag="rebuild", tag_field="kind"):
     """Compute the candles of [from_time, to_time) again from the stored trades; revisions have the reason `correction`."""
 
-    from_time: Micros = msgspec.field(name="from")
-    to_time: Micros = msgspec.field(name="to")
+    from_time: Instant = msgspec.field(name="from")
+    to_time: Instant = msgspec.field(name="to")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_order(self.from_time, self.to_time)
 
 
 TradesTopicRecord: TypeAlias = (
@@ -122,24 +128,18 @@ TradesTopicRecord: TypeAlias = (
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[TradesTopicRecord] = msgspec.json.Decoder(TradesTopicRecord)
 
-_EXPONENT = "E"
-
-
-def _is_plain(value: Decimal) -> bool:
-    return _EXPONENT not in str(value)
-
 
 def encode_trades(record: TradesTopicRecord) -> bytes:
     """Return the record's JSON, decimals as canonical strings; raise `MessageError` above the size limit."""
     if isinstance(record, TradesRecord) and not all(
-        _is_plain(t.price) and _is_plain(t.amount) for t in record.trades
+        is_canonical(t.price) and is_canonical(t.amount) for t in record.trades
     ):
         return checked(_encode_plainly(record), record)
     return checked(_ENCODER.encode(record), record)
 
 
 def _encode_plainly(record: TradesRecord) -> bytes:
-    """Write numbers that Python would print with an exponent (below 0.000001) digit by digit."""
+    """Write numbers that Python would print with an exponent (below 0.000001) or trailing zeros as all others are."""
     document = msgspec.to_builtins(record, builtin_types=(Decimal,))
     for trade in document["trades"]:
         trade["price"] = format_decimal(trade["price"])
