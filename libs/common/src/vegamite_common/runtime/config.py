@@ -259,12 +259,21 @@ def _read_secrets(
             secrets_prefix="",
         )
         values = dict(source())
+        entries = sorted(entry.name for entry in directory.iterdir())
     except SettingsError:
         raise ConfigError(
-            [f"variable {SECRETS_DIR}: {directory} is not a readable directory of secret files"]
+            [f"variable {SECRETS_DIR}: {directory} is not a directory of secret files"]
         ) from None
     except OSError as error:
         raise ConfigError([f"{directory}: cannot be read: {error.strerror}"]) from None
+    strangers = [
+        f"{directory / entry}: unknown section [{entry}]{nearest(entry, _sections(cls))}"
+        for entry in entries
+        # Kubernetes keeps the files of a volume behind names with a dot.
+        if not entry.startswith(".") and entry not in _sections(cls)
+    ]
+    if strangers:
+        raise ConfigError(strangers)
     return values
 
 

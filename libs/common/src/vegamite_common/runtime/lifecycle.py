@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 import uvloop
 
+from vegamite_common.bus.port import BusError
 from vegamite_common.runtime.config_error import ConfigError
 from vegamite_common.runtime.health import Health
 
@@ -40,6 +41,10 @@ log = structlog.get_logger(__name__)
 
 class StartError(Exception):
     """The service can't start for a reason that the operator can mend; the text is one plain sentence."""
+
+
+_REFUSED = (ConfigError, StartError, BusError)
+"""What ends a start with one sentence. Once it runs, a service retries a `BusError` itself."""
 
 
 class Stop:
@@ -169,14 +174,14 @@ def run_process(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run_until_stopped(main))
-    except (ConfigError, StartError) as error:
+    except _REFUSED as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     except KeyboardInterrupt:
         return EXIT_DRAIN_LIMIT
     except BaseExceptionGroup as group:
-        refused = group.subgroup((ConfigError, StartError))
-        if refused is not None and group.split((ConfigError, StartError))[1] is None:
+        refused = group.subgroup(_REFUSED)
+        if refused is not None and group.split(_REFUSED)[1] is None:
             for leaf in _leaves(refused):
                 sys.stderr.write(f"{leaf}\n")
             return EXIT_CONFIG

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+from vegamite_common.runtime.metrics import FAULTS
 from vegamite_common.runtime.section import LogSection
 
 _QUIET = ("aiokafka", "ccxt", "aiohttp.access", "asyncio", "uvicorn.access")
@@ -164,7 +165,11 @@ def _file_handler(section: LogSection, shared: list[Processor]) -> logging.Handl
 
 
 class RepeatedFault:
-    """One thing that can go wrong again and again: a line when it begins, a count now and then, a line when it is over."""
+    """One thing that can go wrong again and again: a line when it begins, a count now and then, a line when it is over.
+
+    `event` and `over` are constant texts; what varies goes into the context. Each failure is counted in
+    `vegamite_common_faults_total`.
+    """
 
     def __init__(
         self,
@@ -189,6 +194,7 @@ class RepeatedFault:
         """It failed: logged the first time, then at most every `every_seconds` with the count."""
         now = self._monotonic()
         self.count += 1
+        FAULTS.labels(fault=self._event).inc()
         if self._since is None:
             self._since = self._told = now
             self._log.warning(self._event, error=_one_line(error), **values)
