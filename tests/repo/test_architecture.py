@@ -57,24 +57,28 @@ API = "services/api/src/vegamite_api"
 COMMON = "libs/common/src/vegamite_common"
 
 VIOLATIONS = [
-    ("members", f"{COLLECTOR}/service.py", "import vegamite_aggregator.service"),
+    ("members", f"{COLLECTOR}/service/__init__.py", "import vegamite_aggregator.service"),
     ("members", f"{COMMON}/runtime/health.py", "import vegamite_api.service"),
     ("common-layers", f"{COMMON}/domain/trade.py", "import vegamite_common.messages.trades"),
     ("common-layers", f"{COMMON}/newcomer.py", ""),
     ("collector-layers", f"{COLLECTOR}/core/__init__.py", "import vegamite_collector.ports"),
     ("collector-layers", f"{COLLECTOR}/newcomer.py", ""),
-    ("aggregator-layers", f"{AGGREGATOR}/service.py", "import vegamite_aggregator.adapters"),
+    (
+        "aggregator-layers",
+        f"{AGGREGATOR}/service/__init__.py",
+        "import vegamite_aggregator.adapters",
+    ),
     ("aggregator-layers", f"{AGGREGATOR}/newcomer.py", ""),
-    ("api-layers", f"{API}/service.py", "import vegamite_api.http"),
+    ("api-layers", f"{API}/service/__init__.py", "import vegamite_api.http"),
     ("api-layers", f"{API}/newcomer.py", ""),
     ("standalone-layers", "libs/standalone/src/vegamite_standalone/newcomer.py", ""),
     ("production", f"{AGGREGATOR}/bootstrap.py", "import vegamite_common.testing"),
     ("pure", f"{AGGREGATOR}/core/__init__.py", "import time"),
     ("pure", f"{AGGREGATOR}/core/__init__.py", "import vegamite_common.bus.port"),
     ("pure", f"{COMMON}/domain/trade.py", "import asyncio"),
-    ("foreign-systems", f"{API}/service.py", "import asyncpg"),
+    ("foreign-systems", f"{API}/service/__init__.py", "import asyncpg"),
     ("foreign-systems", f"{COLLECTOR}/bootstrap.py", "import ccxt"),
-    ("web", f"{API}/service.py", "import fastapi"),
+    ("web", f"{API}/service/__init__.py", "import fastapi"),
 ]
 
 
