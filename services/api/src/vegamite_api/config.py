@@ -3,6 +3,7 @@
 from typing import Self
 
 from pydantic import Field, model_validator
+
 from vegamite_common.runtime.config import Port, ServiceSection, SharedSettings, TextList
 
 
@@ -30,7 +31,12 @@ class ApiSection(ServiceSection):
             raise ValueError("allowed_hosts must name at least one host")
         for origin in self.allowed_origins:
             scheme, separator, rest = origin.partition("://")
-            if scheme not in ("http", "https") or not separator or not rest or "/" in rest.rstrip("/"):
+            if (
+                scheme not in ("http", "https")
+                or not separator
+                or not rest
+                or "/" in rest.rstrip("/")
+            ):
                 raise ValueError("allowed_origins must be origins, as https://charts.example.org")
         return self
 

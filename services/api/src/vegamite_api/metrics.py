@@ -18,7 +18,8 @@ STORE_FAULTS = Counter(
 )
 CONNECTIONS = Gauge("vegamite_api_connections", "Open WebSocket connections.")
 SUBSCRIPTIONS = Gauge(
-    "vegamite_api_subscriptions", "Subscribed streams of all WebSocket connections, by channel.",
+    "vegamite_api_subscriptions",
+    "Subscribed streams of all WebSocket connections, by channel.",
     ["channel"],
 )
 MESSAGES_SENT = Counter("vegamite_api_messages_sent_total", "WebSocket messages sent.")
@@ -36,9 +37,13 @@ TAIL_RECORDS = Counter(
     "vegamite_api_tail_records_total", "Log records read for the streams, by topic.", ["topic"]
 )
 TAIL_LAG = Gauge(
-    "vegamite_api_tail_lag_records", "Log records not read yet for the streams, by topic.", ["topic"]
+    "vegamite_api_tail_lag_records",
+    "Log records not read yet for the streams, by topic.",
+    ["topic"],
 )
 TAIL_BROKEN = Counter(
-    "vegamite_api_tail_broken_records_total", "Log records that could not be read, by topic.", ["topic"]
+    "vegamite_api_tail_broken_records_total",
+    "Log records that could not be read, by topic.",
+    ["topic"],
 )
 LOG_FAULTS = Counter("vegamite_api_log_faults_total", "Times that the log could not be reached.")

@@ -4,6 +4,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
+
+from vegamite_api.core.access import ApiKey, Scope
+from vegamite_api.core.query import MarketQuery, Range
+from vegamite_api.core.row import ExchangeRow, KnownMarket, StoredGap, StoredTrade
+from vegamite_api.core.tail import Topic
+from vegamite_api.core.view import MarketView, TimeWriter, TrackedView
 from vegamite_common.bus.port import Message, Reader
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import SpanSet
@@ -11,12 +17,6 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import TradeOrder
-
-from vegamite_api.core.access import ApiKey, Scope
-from vegamite_api.core.query import MarketQuery, Range
-from vegamite_api.core.row import ExchangeRow, KnownMarket, StoredGap, StoredTrade
-from vegamite_api.core.tail import Topic
-from vegamite_api.core.view import MarketView, TimeWriter, TrackedView
 
 
 class StoreError(Exception):
@@ -112,7 +112,9 @@ class MarketStore(Protocol):
         """Return every exchange, by id."""
         ...
 
-    async def markets(self, query: MarketQuery, write: TimeWriter, *, limit: int) -> list[MarketView]:
+    async def markets(
+        self, query: MarketQuery, write: TimeWriter, *, limit: int
+    ) -> list[MarketView]:
         """Return the first `limit` markets that the query asks for, by exchange and symbol."""
         ...
 
@@ -142,7 +144,9 @@ class KeyStore(Protocol):
         """Return the key with this hash."""
         ...
 
-    async def add(self, digest: bytes, *, scope: Scope, name: str, expires_time: Micros | None) -> ApiKey:
+    async def add(
+        self, digest: bytes, *, scope: Scope, name: str, expires_time: Micros | None
+    ) -> ApiKey:
         """Store a new key's hash; storing the same one again changes nothing."""
         ...
 
@@ -181,6 +185,8 @@ class Log(Protocol):
         """Return a new reader of the topic."""
         ...
 
-    def between(self, topic: Topic, partition: int, start: int, stop: int) -> AsyncIterator[Message]:
+    def between(
+        self, topic: Topic, partition: int, start: int, stop: int
+    ) -> AsyncIterator[Message]:
         """Read the records in [start, stop) once; raises `OffsetOutOfRangeError` where `start` is gone."""
         ...

@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from vegamite_common.bus.partition import partition_for
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError, Message, Reader
-
 from vegamite_api.core.tail import Topic
 from vegamite_api.ports import Bounds
+from vegamite_common.bus.partition import partition_for
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError, Message, Reader
 
 _TOPICS: dict[Topic, str] = {"trades": TRADES, "candles": CANDLES, "status": STATUS}
 _BATCH = 1_000
@@ -39,9 +38,7 @@ class BusLog:
             ends = await reader.end_offsets(partitions)
         finally:
             await reader.close()
-        return {
-            partition: Bounds(begins[partition], ends[partition]) for partition in partitions
-        }
+        return {partition: Bounds(begins[partition], ends[partition]) for partition in partitions}
 
     async def reader(self, topic: Topic) -> Reader:
         """Return a new reader of the topic."""

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 import asyncpg
+
+from vegamite_api.adapters.postgres_store import Connection, Pool, at, connection, micros
+from vegamite_api.core.query import Range
+from vegamite_api.core.row import KnownMarket, StoredGap, StoredTrade
+from vegamite_api.ports import CandleSnapshot, TradeSnapshot
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import Gap, GapState, Span, SpanSet
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Trade, TradeOrder
-
-from vegamite_api.adapters.postgres_store import Connection, Pool, at, connection, micros
-from vegamite_api.core.query import Range
-from vegamite_api.core.row import KnownMarket, StoredGap, StoredTrade
-from vegamite_api.ports import CandleSnapshot, TradeSnapshot
 
 _CANDLE = """
     SELECT timeframe, open_time, open, high, low, close, volume, quote_volume, buy_volume, buy_quote_volume,
@@ -24,7 +24,10 @@ _CANDLE = """
 _TRADE = """
     SELECT trade_id, sequence, event_time, price, amount, taker_side, received_time FROM trade WHERE market_key = $1
 """
-_ORDER = {False: "event_time, sequence, trade_id", True: "event_time DESC, sequence DESC, trade_id DESC"}
+_ORDER = {
+    False: "event_time, sequence, trade_id",
+    True: "event_time DESC, sequence DESC, trade_id DESC",
+}
 
 
 def _candle(row: asyncpg.Record) -> Candle:
@@ -130,7 +133,7 @@ class PostgresHistoryStore:
                 )
                 {_CANDLE} AND open_time >= coalesce((SELECT open_time FROM last_final), '-infinity')
                 ORDER BY open_time DESC LIMIT 1000
-                """,  # noqa: S608 -- the text is this module's own
+                """,
                 market_key,
                 timeframe.value,
             )
@@ -267,7 +270,9 @@ async def _trades(
         arguments += [at(event_time), sequence, trade_id.decode()]
         sign = "<" if descending else ">"
         # The bare comparison of event_time is what prunes partitions and bounds the index scan.
-        beyond = f"AND event_time {sign}= $5 AND (event_time, sequence, trade_id) {sign} ($5, $6, $7)"
+        beyond = (
+            f"AND event_time {sign}= $5 AND (event_time, sequence, trade_id) {sign} ($5, $6, $7)"
+        )
     rows = await lent.fetch(
         f"{_TRADE} AND event_time >= $2 AND event_time < $3 {beyond} ORDER BY {_ORDER[descending]} LIMIT $4",
         *arguments,

@@ -1,10 +1,10 @@
 """Hashes of API keys in PostgreSQL."""
 
 import asyncpg
-from vegamite_common.domain.time import Micros
 
 from vegamite_api.adapters.postgres_store import Pool, at, connection, micros
 from vegamite_api.core.access import ApiKey, Scope, key_id
+from vegamite_common.domain.time import Micros
 
 _COLUMNS = "key_id, scope, name, created_time, expires_time"
 

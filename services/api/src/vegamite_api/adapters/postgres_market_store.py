@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 
 import asyncpg
-from vegamite_common.domain.market import Market
-from vegamite_common.domain.number import format_decimal
-from vegamite_common.domain.time import Micros
 
 from vegamite_api.adapters.postgres_store import Pool, at, connection, micros
 from vegamite_api.core.query import MarketQuery
@@ -17,6 +14,9 @@ from vegamite_api.core.view import (
     TrackedView,
     decimal_text,
 )
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.number import format_decimal
+from vegamite_common.domain.time import Micros
 
 # The page is chosen first: the newest trade and the gaps are looked up for its rows only.
 _MARKETS = """
@@ -78,7 +78,9 @@ class PostgresMarketStore:
             for row in rows
         ]
 
-    async def markets(self, query: MarketQuery, write: TimeWriter, *, limit: int) -> list[MarketView]:
+    async def markets(
+        self, query: MarketQuery, write: TimeWriter, *, limit: int
+    ) -> list[MarketView]:
         """Return the first `limit` markets that the query asks for, by exchange and symbol."""
         exchange, _, symbol = (query.after or "").partition(":")
         async with connection(self._pool) as lent:

@@ -5,15 +5,17 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 
 import asyncpg
-from vegamite_common.domain.time import LATEST, Micros, from_datetime, to_datetime
-from vegamite_common.runtime.postgres import POSTGRES_FAULTS, describe
 
 from vegamite_api.ports import StoreError
+from vegamite_common.domain.time import LATEST, Micros, from_datetime, to_datetime
+from vegamite_common.runtime.postgres import POSTGRES_FAULTS, describe
 
 Pool = asyncpg.Pool[asyncpg.Record]
 Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 ACQUIRE_SECONDS = 10.0
+SCHEMA_MINIMUM = 1
+SCHEMA_KNOWN = 1
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
+
 from vegamite_common.domain.time import Micros
 
 KEY_PREFIX = "vgm_"
@@ -105,6 +106,4 @@ def origin_allowed(origin: str | None, *, host: str, allowed: Collection[str]) -
     if text in {entry.rstrip("/").lower() for entry in allowed}:
         return True
     scheme, separator, authority = text.partition("://")
-    return (
-        scheme in ("http", "https") and bool(separator) and authority == host.strip().lower()
-    )
+    return scheme in ("http", "https") and bool(separator) and authority == host.strip().lower()

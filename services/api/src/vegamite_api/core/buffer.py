@@ -7,10 +7,9 @@ candles in progress gives way to a newer one of the same candles; trades, finals
 from collections import deque
 from collections.abc import Iterable
 
-from vegamite_common.domain.time import Micros
-
 from vegamite_api.core.seq import Seq
 from vegamite_api.core.stream import Event, Stream
+from vegamite_common.domain.time import Micros
 
 
 class _Item:

@@ -10,10 +10,10 @@ import zlib
 from typing import Any
 
 import msgspec
-from vegamite_common.domain.time import LATEST, Micros
-from vegamite_common.domain.trade import TradeOrder
 
 from vegamite_api.core.refusal import RefusedError, invalid
+from vegamite_common.domain.time import LATEST, Micros
+from vegamite_common.domain.trade import TradeOrder
 
 _MAX_TEXT = 400
 _INT64 = 2**63
@@ -35,9 +35,7 @@ def _decode(text: str, question: str) -> list[Any]:
     if len(text) > _MAX_TEXT or not text.isascii():
         raise refusal
     try:
-        packed = base64.b64decode(
-            text + "=" * (-len(text) % 4), altchars=b"-_", validate=True
-        )
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         body = packed[4:]
         if zlib.crc32(body) != int.from_bytes(packed[:4], "big"):
             raise refusal

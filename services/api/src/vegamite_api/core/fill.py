@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 import msgspec
+
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import Span, SpanSet
 from vegamite_common.domain.time import Micros

@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from typing import Literal, TypeVar, get_args
 
 import msgspec
-from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import LATEST, Micros, parse_time
-from vegamite_common.domain.timeframe import Timeframe
 
 from vegamite_api.core.cursor import (
     decode_instant_cursor,
@@ -15,6 +12,9 @@ from vegamite_api.core.cursor import (
 )
 from vegamite_api.core.fill import FillMode
 from vegamite_api.core.refusal import RefusedError, invalid, shown
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import LATEST, Micros, parse_time
+from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import TradeOrder
 
 DEFAULT_LIMIT = 500

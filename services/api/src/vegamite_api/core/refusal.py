@@ -32,7 +32,9 @@ def shown(text: str) -> str:
     """Return foreign text fit for an error or a log: at most 60 characters, control characters escaped."""
     cut = text[:MAX_SHOWN]
     safe = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        char
+        if char.isprintable()
+        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in cut
     )
     return safe + "…" if len(text) > MAX_SHOWN else safe

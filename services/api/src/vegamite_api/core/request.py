@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import msgspec
-from vegamite_common.domain.market import Market
-from vegamite_common.domain.timeframe import Timeframe
 
 from vegamite_api.core.query import parse_market, parse_timeframe
 from vegamite_api.core.refusal import RefusedError, invalid, shown
 from vegamite_api.core.seq import Seq, parse_seq
 from vegamite_api.core.stream import CHANNELS, Channel
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.timeframe import Timeframe
 
 Method = Literal["subscribe", "unsubscribe", "list", "ping", "auth"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -59,7 +59,9 @@ def decode_message(message: str | bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(message)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise MalformedError("invalid_message", "the message is not JSON", allowed=_ENVELOPE) from None
+        raise MalformedError(
+            "invalid_message", "the message is not JSON", allowed=_ENVELOPE
+        ) from None
     if not isinstance(body, dict):
         raise MalformedError("invalid_message", "the message is no JSON object", allowed=_ENVELOPE)
     return body
@@ -106,9 +108,7 @@ def parse_nothing(params: Mapping[str, Any]) -> None:
 
 def parse_subscribe(params: Mapping[str, Any]) -> Subscribe:
     """Return what a `subscribe` request asks for."""
-    _only(
-        params, ("channel", "markets", "timeframe", "snapshot", "resume"), where="params."
-    )
+    _only(params, ("channel", "markets", "timeframe", "snapshot", "resume"), where="params.")
     selection = _selection(params)
     return Subscribe(
         selection=selection,

@@ -1,6 +1,7 @@
 """Rows as the store gives them, where the domain's own types do not say all that is served."""
 
 import msgspec
+
 from vegamite_common.domain.coverage import Gap
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros

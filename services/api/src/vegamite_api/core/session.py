@@ -7,12 +7,12 @@ harmless; streams and whole-exchange subscriptions count against one quota; inbo
 from collections.abc import Iterator, Sequence
 
 import msgspec
-from vegamite_common.domain.candle import Candle, StateOrder
-from vegamite_common.domain.time import Micros
 
 from vegamite_api.core.access import Identity
 from vegamite_api.core.refusal import RefusedError
 from vegamite_api.core.stream import Channel, Event, Stream
+from vegamite_common.domain.candle import Candle, StateOrder
+from vegamite_common.domain.time import Micros
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

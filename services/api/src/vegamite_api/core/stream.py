@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+
+from vegamite_api.core.row import StoredTrade
+from vegamite_api.core.seq import Seq
+from vegamite_api.core.view import candle_view, trade_view
 from vegamite_common.domain.candle import Candle, StateOrder
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros, format_time
@@ -22,10 +26,6 @@ from vegamite_common.messages.status import (
     StatusRecord,
 )
 from vegamite_common.messages.trades import TradesRecord
-
-from vegamite_api.core.row import StoredTrade
-from vegamite_api.core.seq import Seq
-from vegamite_api.core.view import candle_view, trade_view
 
 Channel = Literal["candles", "trades", "status"]
 CHANNELS: tuple[Channel, ...] = ("candles", "trades", "status")

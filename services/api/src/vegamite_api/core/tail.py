@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import msgspec
+
+from vegamite_api.core.seq import Seq
+from vegamite_api.core.stream import Event, Stream, candles_event, status_event, trades_event
 from vegamite_common.domain.market import Market
 from vegamite_common.messages.candles import decode_candles
 from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.status import Revised, decode_status
 from vegamite_common.messages.trades import TradesRecord, decode_trades
-
-from vegamite_api.core.seq import Seq
-from vegamite_api.core.stream import Event, Stream, candles_event, status_event, trades_event
 
 Topic = Literal["trades", "candles", "status"]
 
@@ -84,9 +84,7 @@ def concerned(topic: Topic, value: bytes) -> tuple[tuple[Stream, ...], bool]:
             candles = _CANDLES_HEAD.decode(value)
             key = f"{candles.exchange}:{candles.symbol}"
             names = dict.fromkeys(candle.timeframe for candle in candles.candles)
-            return tuple(
-                Stream("candles", key, name) for name in names
-            ), candles.type == "update"
+            return tuple(Stream("candles", key, name) for name in names), candles.type == "update"
         status = _STATUS_HEAD.decode(value)
     except msgspec.MsgspecError as error:
         raise MessageError(str(error)) from error
@@ -134,7 +132,9 @@ class Chain:
     def __init__(self) -> None:
         self._last: dict[Stream, int] = {}
 
-    def link(self, streams: tuple[Stream, ...], offset: int, *, droppable: bool) -> tuple[Link, ...]:
+    def link(
+        self, streams: tuple[Stream, ...], offset: int, *, droppable: bool
+    ) -> tuple[Link, ...]:
         """Return the links of the record at `offset`, and remember it unless it is droppable."""
         links = tuple(Link(stream, self._last.get(stream)) for stream in streams)
         if not droppable:

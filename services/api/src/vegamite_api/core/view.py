@@ -5,14 +5,14 @@ from decimal import Decimal
 from typing import TypeAlias
 
 import msgspec
-from vegamite_common.domain.coverage import Span
-from vegamite_common.domain.market import Market
-from vegamite_common.domain.number import format_decimal
-from vegamite_common.domain.time import Micros, format_time
 
 from vegamite_api.core.fill import AnyCandle, SyntheticCandle
 from vegamite_api.core.query import TimeStyle
 from vegamite_api.core.row import StoredGap, StoredTrade
+from vegamite_common.domain.coverage import Span
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.number import format_decimal
+from vegamite_common.domain.time import Micros, format_time
 
 TimeText: TypeAlias = str | int
 TimeWriter: TypeAlias = Callable[[Micros], TimeText]

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from vegamite_common.bus.port import BusError
-from vegamite_common.domain.time import format_time
-from vegamite_common.runtime.clock import Clock
 
 from vegamite_api import metrics
 from vegamite_api.core.access import Identity
@@ -32,6 +29,9 @@ from vegamite_api.service.hub import Hub
 from vegamite_api.service.key_ring import KeyRing
 from vegamite_api.service.subscriber import Plan, Planned, Subscriber
 from vegamite_api.service.tail import NotReadyError
+from vegamite_common.bus.port import BusError
+from vegamite_common.domain.time import format_time
+from vegamite_common.runtime.clock import Clock
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,9 @@ class Services:
 class _Ended(Exception):
     """The connection ends: close code, reason, and the last messages to try to send."""
 
-    def __init__(self, code: int, reason: str, messages: tuple[dict[str, object], ...] = ()) -> None:
+    def __init__(
+        self, code: int, reason: str, messages: tuple[dict[str, object], ...] = ()
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -313,7 +315,9 @@ class Connection:
     async def _auth(self, request: Request) -> None:
         identity = await self._services.keys.identify(key := parse_auth(request.params))
         if identity is None:
-            error = RefusedError("unauthorized", "unknown or expired API key", parameter="params.key")
+            error = RefusedError(
+                "unauthorized", "unknown or expired API key", parameter="params.key"
+            )
             self._refuse(error, {})
             body = self._failure(error, {"method": request.method, "req_id": request.req_id})
             raise _Ended(POLICY, "unauthorized", (body,))
@@ -433,9 +437,7 @@ class Connection:
     # Replies.
 
     def _succeed(self, request: Request, **fields: object) -> None:
-        self._reply(
-            {"method": request.method, "req_id": request.req_id, "success": True, **fields}
-        )
+        self._reply({"method": request.method, "req_id": request.req_id, "success": True, **fields})
 
     def _failure(self, error: RefusedError, body: dict[str, object]) -> dict[str, object]:
         method = body.get("method")

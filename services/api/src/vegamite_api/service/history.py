@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 
-from vegamite_common.domain.candle import Candle
-from vegamite_common.domain.coverage import Span
-from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros
-
 from vegamite_api.core.cursor import encode_instant_cursor, encode_trade_cursor
 from vegamite_api.core.fill import AnyCandle, FillMode, fill
 from vegamite_api.core.query import CandleQuery, Range, SpanQuery, TradeQuery
 from vegamite_api.core.refusal import RefusedError
 from vegamite_api.core.row import StoredGap, StoredTrade
 from vegamite_api.ports import HistoryStore
+from vegamite_common.domain.candle import Candle
+from vegamite_common.domain.coverage import Span
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import Micros
 
 
 async def market_key(store: HistoryStore, market: Market) -> int:
@@ -78,9 +77,7 @@ async def _filled(
     limit = query.limit + 1
     # Coverage first: a candle that comes later only replaces what would have been synthetic.
     spans = await store.coverage(key)
-    rows = await store.candles(
-        key, query.timeframe, range_, limit=limit, descending=descending
-    )
+    rows = await store.candles(key, query.timeframe, range_, limit=limit, descending=descending)
     before = None
     if mode == "prev" and range_.low > 0:
         earlier = await store.candles(

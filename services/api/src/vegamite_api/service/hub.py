@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import structlog
-from vegamite_common.messages.codec import MessageError
 
 from vegamite_api import metrics
 from vegamite_api.core.access import Identity
@@ -12,6 +11,7 @@ from vegamite_api.core.refusal import RefusedError
 from vegamite_api.core.session import Wildcard
 from vegamite_api.core.stream import Event, Stream
 from vegamite_api.core.tail import Entry, Topic, events_of, revised_stream
+from vegamite_common.messages.codec import MessageError
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +63,7 @@ class Hub:
         if self._draining:
             raise RefusedError("draining", "the server is about to stop; connect again")
         if len(self._clients) >= self._max_connections:
-            raise RefusedError(
-                "connection_limit", "the server has no room for another connection"
-            )
+            raise RefusedError("connection_limit", "the server has no room for another connection")
         if self._counts.get(client, 0) >= self._max_per_client:
             raise RefusedError(
                 "connection_limit",
@@ -165,7 +163,11 @@ class Hub:
     def interrupt(self, reason: str) -> None:
         """End every connection: the thread of the log is lost, and clients begin anew."""
         for receiver in list(self._clients):
-            receiver.finish(1012, "log interrupted", {"channel": "error", "code": "STREAM_INTERRUPTED", "message": reason})
+            receiver.finish(
+                1012,
+                "log interrupted",
+                {"channel": "error", "code": "STREAM_INTERRUPTED", "message": reason},
+            )
 
     def announce_drain(self, within_ms: int) -> None:
         """Tell every connection that it will be closed, and take no new one."""

@@ -1,10 +1,6 @@
 """Whose key this is: looked up by hash, remembered for seconds, so that a revoked key is soon worth nothing."""
 
 import os
-from pathlib import Path
-
-from vegamite_common.domain.time import Micros
-from vegamite_common.runtime.clock import wall_now
 
 from vegamite_api.core.access import (
     KEY_BYTES,
@@ -15,6 +11,8 @@ from vegamite_api.core.access import (
     key_hash,
 )
 from vegamite_api.ports import KeyStore
+from vegamite_common.domain.time import Micros
+from vegamite_common.runtime.clock import wall_now
 
 _REMEMBER_MICROS = 5_000_000
 _REMEMBER_KEYS = 10_000
@@ -63,31 +61,6 @@ async def create_key(
     return key, await store.add(key_hash(key), scope=scope, name=name, expires_time=expires_time)
 
 
-async def ensure_admin_key(store: KeyStore, path: Path) -> str:
-    """Return the admin key of a data directory: the file's (mode 0600), made where it is missing, its hash stored.
-
-    A file that another process could read is refused with `PermissionError`, an empty one is replaced.
-    """
-    try:
-        if path.stat().st_mode & 0o077:
-            raise PermissionError(f"{path}: others can read this file; its mode has to be 0600")
-        key = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        key = ""
-    if not key:
-        key = key_from_entropy(os.urandom(KEY_BYTES))
-        _write_private(path, key + "\n")
-    await store.add(key_hash(key), scope=Scope.ADMIN, name=path.name, expires_time=None)
-    return key
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+async def store_admin_key(store: KeyStore, key: str, *, name: str) -> ApiKey:
+    """Make a key that somebody keeps (standalone's file) an admin key; doing it again changes nothing."""
+    return await store.add(key_hash(key), scope=Scope.ADMIN, name=name, expires_time=None)

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from vegamite_common.messages.codec import MessageError
-
 from vegamite_api.core.refusal import RefusedError, invalid
 from vegamite_api.core.seq import Seq
 from vegamite_api.core.stream import Event, Stream
 from vegamite_api.core.tail import Chain, Entry, concerned, events_of
 from vegamite_api.ports import Log
 from vegamite_api.service.tail import Tail
+from vegamite_common.messages.codec import MessageError
 
 _ONE_OFF_READERS = 4
 _CHUNK = 1_000

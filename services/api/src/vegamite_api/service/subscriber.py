@@ -7,8 +7,6 @@ of the candle log that was read before, without the states that the snapshot alr
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from vegamite_common.domain.market import Market
-
 from vegamite_api.core.refusal import RefusedError
 from vegamite_api.core.request import MAX_SNAPSHOT_ROWS, Selection, Subscribe
 from vegamite_api.core.row import KnownMarket
@@ -17,6 +15,7 @@ from vegamite_api.core.session import Session, Subscription, Wildcard
 from vegamite_api.core.stream import Stream, candle_snapshot, trade_snapshot
 from vegamite_api.ports import HistoryStore, MarketStore
 from vegamite_api.service.past import Emit, Past, too_old
+from vegamite_common.domain.market import Market
 
 
 @dataclass
@@ -152,7 +151,9 @@ class Subscriber:
 
     async def read_snapshots(self, plan: Plan) -> None:
         """Read the plan's snapshots, all from one state of the database, and settle where each stream goes on."""
-        wanted = {planned.market.market_key: planned for planned in plan.streams if planned.snapshot}
+        wanted = {
+            planned.market.market_key: planned for planned in plan.streams if planned.snapshot
+        }
         if not wanted:
             return
         places = {key: planned.after.partition for key, planned in wanted.items()}
@@ -192,9 +193,6 @@ class Subscriber:
         if epoch != planned.after.epoch:
             raise too_old(planned.stream, planned.after, parameter="params.snapshot")
 
-    async def catch_up(
-        self, planned: Planned, *, emit: Emit, register: Callable[[], None]
-    ) -> None:
+    async def catch_up(self, planned: Planned, *, emit: Emit, register: Callable[[], None]) -> None:
         """Emit what the stream had since its place, then register it for what comes, with no hole between."""
         await self._past.catch_up(planned.stream, planned.after, emit=emit, register=register)
-

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
-from vegamite_common.bus.port import BusError, Message, OffsetOutOfRangeError, Reader
-from vegamite_common.messages.codec import MessageError
-from vegamite_common.runtime.backoff import Backoff
-from vegamite_common.runtime.health import Health
 
 from vegamite_api import metrics
 from vegamite_api.core.tail import Entry, Memory, Topic
 from vegamite_api.ports import HistoryStore, Log, StoreError
+from vegamite_common.bus.port import BusError, Message, OffsetOutOfRangeError, Reader
+from vegamite_common.messages.codec import MessageError
+from vegamite_common.runtime.backoff import Backoff
+from vegamite_common.runtime.health import Health
 
 log = structlog.get_logger(__name__)
 
