@@ -58,7 +58,7 @@ instants = st.integers(0, LATEST - 1)
 intervals = (
     st.tuples(instants, instants).filter(lambda p: p[0] != p[1]).map(lambda p: (min(p), max(p)))
 )
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 ids = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=30
 )
@@ -305,6 +305,8 @@ def heartbeat(**changes: Any) -> dict[str, Any]:
         heartbeat(to=2**62),
         heartbeat(to="soon"),
         heartbeat(writer=None),
+        heartbeat(writer="a\x00b"),
+        trades_document(job="\x00"),
         {"v": 1, "kind": "rebuild", **MARKET, "from": 2, "to": 2},
         {"v": 1, "kind": "job_ended", **MARKET, "job": "j", "unfillable": [2, 1, "gone"]},
         {"v": 1, "kind": "span_opened", **MARKET, "from": 1},

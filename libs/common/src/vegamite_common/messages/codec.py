@@ -11,6 +11,9 @@ RecordT = TypeVar("RecordT")
 Instant: TypeAlias = Annotated[Micros, msgspec.Meta(ge=0, lt=LATEST)]
 """An instant on the wire; readers refuse one that no calendar of ours can hold."""
 
+Text: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+"""A name or reason on the wire; readers refuse the one character that PostgreSQL can't store."""
+
 VERSION = 1
 """The `v` of every record; readers refuse another one."""
 

@@ -6,7 +6,14 @@ import msgspec
 
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.messages.codec import Instant, Versioned, checked, decode_with, require_order
+from vegamite_common.messages.codec import (
+    Instant,
+    Text,
+    Versioned,
+    checked,
+    decode_with,
+    require_order,
+)
 
 SourceStateName: TypeAlias = Literal[
     "pending", "connecting", "live", "reconnecting", "clock_skew", "unknown_symbol", "unsupported"
@@ -35,7 +42,7 @@ class SourceState(
     """The market's source entered `state` at `event_time`."""
 
     state: SourceStateName
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class GapOpened(_Status, frozen=True, kw_only=True, tag="gap_opened", tag_field="kind"):
@@ -43,7 +50,7 @@ class GapOpened(_Status, frozen=True, kw_only=True, tag="gap_opened", tag_field=
 
     from_time: Instant = msgspec.field(name="from")
     to_time: Instant = msgspec.field(name="to")
-    cause: str
+    cause: Text
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +76,7 @@ class GapUnfillable(_Status, frozen=True, kw_only=True, tag="gap_unfillable", ta
 
     from_time: Instant = msgspec.field(name="from")
     to_time: Instant = msgspec.field(name="to")
-    reason: str
+    reason: Text
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +89,7 @@ class Revised(_Status, frozen=True, kw_only=True, tag="revised", tag_field="kind
     timeframe: Timeframe
     from_time: Instant = msgspec.field(name="from")
     to_time: Instant = msgspec.field(name="to")
-    reason: str
+    reason: Text
 
     def __post_init__(self) -> None:
         super().__post_init__()

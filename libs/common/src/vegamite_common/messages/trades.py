@@ -12,7 +12,14 @@ import msgspec
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.number import format_decimal, is_canonical
 from vegamite_common.domain.trade import Origin, Trade
-from vegamite_common.messages.codec import Instant, Versioned, checked, decode_with, require_order
+from vegamite_common.messages.codec import (
+    Instant,
+    Text,
+    Versioned,
+    checked,
+    decode_with,
+    require_order,
+)
 
 MAX_TRADES = 1_000
 """Most trades in one record."""
@@ -44,7 +51,7 @@ class TradesRecord(
     received_time: Instant
     origin: Origin
     trades: tuple[Trade, ...]
-    job: str | None = None
+    job: Text | None = None
     covered: tuple[Instant, Instant] | None = None
 
     def __post_init__(self) -> None:
@@ -63,29 +70,29 @@ class SpanOpened(_OfMarket, frozen=True, kw_only=True, tag="span_opened", tag_fi
     Repeated each minute; while the writer's span is open a repeat means nothing, else it opens the span anew.
     """
 
-    writer: str
+    writer: Text
     from_time: Instant = msgspec.field(name="from")
 
 
 class Heartbeat(Versioned, frozen=True, kw_only=True, tag="heartbeat", tag_field="kind"):
     """Every open span of `writer` in this partition reaches to `to_time` (exclusive), in microseconds."""
 
-    writer: str
+    writer: Text
     to_time: Instant = msgspec.field(name="to")
 
 
 class SpanClosed(_OfMarket, frozen=True, kw_only=True, tag="span_closed", tag_field="kind"):
     """The writer's span of the market ends at `to_time` (exclusive); `cause` is a short word, as `socket_closed`."""
 
-    writer: str
+    writer: Text
     to_time: Instant = msgspec.field(name="to")
-    cause: str
+    cause: Text
 
 
 class JobStarted(_OfMarket, frozen=True, kw_only=True, tag="job_started", tag_field="kind"):
     """A bulk job on the market begins: candles that it touches wait for its end."""
 
-    job: str
+    job: Text
     origin: Origin
 
 
@@ -94,7 +101,7 @@ class Unfillable(msgspec.Struct, frozen=True, array_like=True):
 
     from_time: Instant
     to_time: Instant
-    reason: str
+    reason: Text
 
     def __post_init__(self) -> None:
         require_order(self.from_time, self.to_time)
@@ -105,7 +112,7 @@ class JobEnded(
 ):
     """The bulk job has sent all it will; `unfillable` is what it found to be gone."""
 
-    job: str
+    job: Text
     unfillable: Unfillable | None = None
 
 
