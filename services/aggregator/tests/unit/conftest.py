@@ -29,10 +29,15 @@ from vegamite_common.domain.coverage import GapState
 from vegamite_common.domain.market import Contract, Market
 from vegamite_common.domain.time import SECOND, Micros
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.domain.trade import Trade
+from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.candles import decode_candles
 from vegamite_common.messages.status import Revised, decode_status
-from vegamite_common.messages.trades import Heartbeat, TradesTopicRecord, encode_trades
+from vegamite_common.messages.trades import (
+    Heartbeat,
+    TradesRecord,
+    TradesTopicRecord,
+    encode_trades,
+)
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -270,6 +275,28 @@ class World:
         """Append any bytes now; return their offset."""
         self.log.append(Record(len(self.log), self.clock, key, value))
         return len(self.log) - 1
+
+    def send_trades(
+        self,
+        market: Market,
+        trades: Sequence[Trade],
+        *,
+        origin: Origin = Origin.LIVE,
+        job: str | None = None,
+        covered: tuple[Micros, Micros] | None = None,
+    ) -> int:
+        """Append a record of trades, received now."""
+        return self.send(
+            TradesRecord(
+                exchange=market.exchange,
+                symbol=market.symbol,
+                received_time=self.clock,
+                origin=origin,
+                trades=tuple(trades),
+                job=job,
+                covered=covered,
+            )
+        )
 
     def restart(self) -> None:
         """Forget everything in memory and load it from the store."""

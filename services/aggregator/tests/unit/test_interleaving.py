@@ -85,8 +85,11 @@ class History:
         self.writer = f"writer-{self.writer_number}"
 
     def connect(self, venue: Venue) -> None:
+        """Subscribe; some exchanges then tell the last trades once more, those of the time without connection too."""
         self.open(venue, self.world.clock + SETTLING)
         venue.connected = True
+        if not self.healthy and self.rng.random() < 0.5:
+            venue.send(venue.between(START, self.world.clock)[-self.rng.randint(1, 60) :])
 
     def open(self, venue: Venue, start: Micros) -> None:
         self.world.send(
@@ -203,7 +206,7 @@ class History:
                 at = end
         if rng.random() < 0.8:
             lost = None
-            if rng.random() < 0.2 and len(holes):
+            if rng.random() < 0.5 and len(holes):
                 hole = rng.choice(list(holes))
                 middle = (hole.from_time + hole.to_time) // 2
                 if hole.from_time < middle:
