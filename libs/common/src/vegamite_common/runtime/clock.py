@@ -1,6 +1,7 @@
 """Where time comes from: the machine, or a simulation that several processes share."""
 
 import asyncio
+import math
 import time
 from typing import Protocol
 
@@ -74,8 +75,8 @@ class SimulatedClock:
     simulated = True
 
     def __init__(self, *, origin: Micros, wall_origin: Micros, speed: float) -> None:
-        if not speed > 0:
-            raise ValueError(f"a clock's speed is above 0, not {speed}")
+        if not 0 < speed < math.inf:
+            raise ValueError(f"a clock's speed is above 0 and finite, not {speed}")
         self.speed = float(speed)
         self.origin = origin
         self.wall_origin = wall_origin

@@ -85,10 +85,13 @@ class FakeExchange:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.refuse_connections()
         await self.drop_sockets()
         await self._runner.cleanup()
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome  # a bug of the playback must not look like a quiet market
 
     @property
     def url(self) -> str:
