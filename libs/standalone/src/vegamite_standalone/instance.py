@@ -34,13 +34,6 @@ async def run_instance(settings: ProcessSettings, stop: Stop) -> None:
         log_file = configure_process_log(
             settings.standalone.log, directory=directory, watched=watched
         )
-        key = _admin_key(directory)
-        banner = Banner(
-            version=installed_version(),
-            url=page_url(listener, host=section.host, key=key),
-            directory=directory,
-            log=log_file,
-        )
         system = await stack.enter_async_context(
             open_local_system(settings.standalone, directory=directory)
         )
@@ -48,8 +41,15 @@ async def run_instance(settings: ProcessSettings, stop: Stop) -> None:
         await offer_markets(
             resources.pool, directory=directory, demo=section.demo, now=resources.clock.now()
         )
+        key = _admin_key(directory)
         services = await stack.enter_async_context(
             open_services(settings, system=system, listener=listener, admin_key=key)
+        )
+        banner = Banner(
+            version=installed_version(),
+            url=page_url(listener, host=section.host, key=key),
+            directory=directory,
+            log=log_file,
         )
         print_banner(console, banner)
         log.info("started", version=banner.version, data=str(directory))

@@ -5,6 +5,9 @@ import socket
 
 from vegamite_common.runtime.lifecycle import StartError
 
+BACKLOG = 2_048
+CLIENT_TIMEOUT_MS = 30_000
+
 
 def take_address(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to the address (port 0: one of the system's choice); `StartError` where it can't be."""
@@ -16,8 +19,12 @@ def take_address(host: str, port: int) -> socket.socket:
     taken = socket.socket(family, kind, protocol)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # A client that takes nothing for so long is gone: the kernel drops what waits for it.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, CLIENT_TIMEOUT_MS)
         taken.bind(address)
-        taken.listen(2048)
+        taken.listen(BACKLOG)
+        taken.settimeout(0)
     except OSError as error:
         taken.close()
         raise StartError(_reason(error, host, port)) from None

@@ -1,0 +1,207 @@
+"""An instance of `vegamite run` in a test, and an archive to import."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import pytest
+
+from vegamite_common.testing.fake_exchange.generator import GeneratedFeed
+from vegamite_common.testing.reference_fold import (
+    RawTrade,
+    raw_trade,
+    read_peer_candles,
+    read_recorded_day,
+)
+from vegamite_common.testing.services.process import make_server_directory, remove_directory
+
+COMMAND = [sys.executable, "-m", "vegamite_standalone"]
+PAGE = re.compile(r"^chart\s+(http://127\.0\.0\.1:\d+)/#key=(\S+)$", re.MULTILINE)
+START_S = 90.0
+
+
+class Instance:
+    """`vegamite run` on a data directory of its own; blocking."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.base = ""
+        self.key = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process as it was started last."""
+        assert self._process is not None
+        return self._process
+
+    def start(self, *options: str) -> None:
+        """Start it, wait until it answers, and learn its address and key from what it prints."""
+        self._starts += 1
+        output = self.directory / f"run-{self._starts}.txt"
+        command = [*COMMAND, "run", "--port", "0", "--data-dir", str(self.data), *options]
+        with output.open("wb") as sink:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            said = output.read_text(errors="replace")
+            assert self._process.poll() is None, f"ended with {self._process.returncode}:\n{said}"
+            if found := PAGE.search(said):
+                self.base, self.key = found[1], found[2]
+                if self._ready():
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"not ready within {START_S} s:\n{output.read_text(errors='replace')}")
+
+    def _ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.base}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def stop(self, *, signum: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+        """Send the signal and return the exit code."""
+        self.process.send_signal(signum)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, its database server left behind."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def text(self, path: str, **query: object) -> str:
+        """Return the body of an answer; asserts status 200."""
+        address = (
+            f"{self.base}{path}?{urlencode({name: str(value) for name, value in query.items()})}"
+        )
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"GET {address}: {error.code} {error.read()!r}") from None
+
+    def json(self, path: str, **query: object) -> Any:
+        """Return the answer's JSON."""
+        return json.loads(self.text(path, **query))
+
+    def candles(self, market: str, timeframe: str, start: str, end: str) -> list[dict[str, str]]:
+        """Return the candles of one page as csv gives them."""
+        query = {"market": market, "timeframe": timeframe, "start": start, "end": end}
+        body = self.text("/v1/candles", **query, limit=10_000, format="csv")
+        return list(csv.DictReader(io.StringIO(body)))
+
+    def database_pid(self) -> int:
+        """The process id of the instance's database server."""
+        note = self.data / "postgres" / "data" / "postmaster.pid"
+        return int(note.read_text().split("\n", 1)[0])
+
+
+def vegamite(
+    *arguments: object, timeout_s: float = 120.0, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A day of trades as a file, and what must come of it; peers are another program's candles by timeframe."""
+
+    file: Path
+    market: str
+    begin: str
+    end: str
+    trades: list[RawTrade]
+    peers: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+
+
+def generated_day(directory: Path) -> Archive:
+    """A day from the fake exchange's generator, as the exchange's own objects."""
+    begin, end = 1_650_000_000_000 // 86_400_000 * 86_400_000, 0
+    end = begin + 86_400_000
+    feed = GeneratedFeed("XRPETH", seed=7, rate=0.08)
+    rows = [
+        msgspec.to_builtins(trade)
+        for trade in feed.from_time(begin, until=end - 1, limit=1_000_000)
+    ]
+    file = directory / "generated.ndjson.gz"
+    file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return Archive(
+        file=file,
+        market="binance:XRP/ETH",
+        begin=str(begin),
+        end=str(end),
+        trades=[raw_trade(row) for row in rows],
+    )
+
+
+def recorded_day(folder: Path) -> Archive:
+    """The recorded day, with its peer's candles."""
+    return Archive(
+        file=folder / "aggtrades.ndjson.gz",
+        market="binance:XRP/ETH",
+        begin="2019-10-11T00:00:00Z",
+        end="2019-10-12T00:00:00Z",
+        trades=read_recorded_day(folder),
+        peers={
+            name: read_peer_candles(folder / f"peer-candles-{name}.csv") for name in ("1m", "5m")
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """The recorded day where VEGAMITE_TEST_DATA names its folder, else one that is generated."""
+    data = os.environ.get("VEGAMITE_TEST_DATA")
+    if data:
+        return recorded_day(Path(data) / "binance-xrpeth-20191011")
+    return generated_day(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture
+def server_directory() -> Iterator[Path]:
+    """A folder that the database's system user may pass through (pytest's own may not be)."""
+    directory = make_server_directory("standalone")
+    yield directory
+    remove_directory(directory)
+
+
+@pytest.fixture
+def instance(server_directory: Path) -> Iterator[Instance]:
+    """An instance that isn't started yet; whatever of it still runs is ended by its id."""
+    built = Instance(server_directory)
+    yield built
+    built.kill()
+    try:
+        os.kill(built.database_pid(), signal.SIGINT)
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return
