@@ -28,7 +28,7 @@ from vegamite_common.messages.trades import (
 
 NOON = parse_time("2024-02-29T12:00:00Z")
 MARKET = Market("kraken", "BTC/USD")
-ABOUT = {"exchange": MARKET.exchange, "symbol": MARKET.symbol}
+ABOUT: dict[str, Any] = {"exchange": MARKET.exchange, "symbol": MARKET.symbol}
 
 MakeTrade = Callable[..., Trade]
 

@@ -187,7 +187,7 @@ class History:
         state = self.world.store.coverage.get(venue.market, {}).values()
         covered = SpanSet(Span(row.from_time, row.to_time) for row in state)
         holes = covered.missing(START - 20 * SECOND, self.world.clock - 3 * SETTLING)
-        about = {"exchange": venue.market.exchange, "symbol": venue.market.symbol}
+        about: dict[str, Any] = {"exchange": venue.market.exchange, "symbol": venue.market.symbol}
         steps: list[Callable[[], None]] = [
             lambda: self.world.send(JobStarted(**about, job=job, origin=origin))
         ]
