@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import TypeAlias
 
 import asyncpg
 
@@ -10,8 +11,11 @@ from vegamite_api.ports import StoreError
 from vegamite_common.domain.time import LATEST, Micros, from_datetime, to_datetime
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS, describe
 
-Pool = asyncpg.Pool[asyncpg.Record]
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+# Quoted: asyncpg's classes take parameters in its stubs alone.
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
 
 ACQUIRE_SECONDS = 10.0
 SCHEMA_MINIMUM = 1

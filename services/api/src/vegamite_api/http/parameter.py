@@ -115,7 +115,7 @@ PARTIAL = Parameter(
     "partial",
     "Whether candles that are not final yet are among the rows.",
     {"type": "boolean", "default": True},
-    False,
+    example=False,
 )
 TIME = _choice(
     "time",
@@ -143,5 +143,5 @@ TRACKED = Parameter(
     "tracked",
     "Only markets that are tracked, or only those that are not.",
     {"type": "boolean"},
-    True,
+    example=True,
 )

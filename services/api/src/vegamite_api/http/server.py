@@ -35,7 +35,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.listen(BACKLOG)
-        bound.setblocking(False)
+        bound.settimeout(0)
     except OSError as error:
         bound.close()
         raise StartError(

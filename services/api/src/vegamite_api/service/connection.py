@@ -75,7 +75,7 @@ class Services:
     heartbeat_seconds: float
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """The connection ends: close code, reason, and the last messages to try to send."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Connection:
         self._buffer = SendBuffer(services.send_buffer_bytes)
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
-        self._ending: asyncio.Future[_Ended] = asyncio.get_running_loop().create_future()
+        self._ending: asyncio.Future[_EndedError] = asyncio.get_running_loop().create_future()
         self._inbox: asyncio.Queue[str | bytes] = asyncio.Queue(_INBOX)
         self._authenticated = asyncio.Event()
         self._unsent: str | None = None
@@ -126,13 +126,13 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until it leaves, breaks the rules, can't keep up, or the server stops."""
-        ended: _Ended | None = None
+        ended: _EndedError | None = None
         try:
             client = self._services.hub.client_name(self._session.identity, self._address)
             self._services.hub.join(self, client)
         except RefusedError as error:
             code = RESTART if error.code == "draining" else TRY_LATER
-            await self._close(_Ended(code, error.code, (self._error(error),)))
+            await self._close(_EndedError(code, error.code, (self._error(error),)))
             return
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,7 +146,7 @@ class Connection:
                     self._recheck(),
                 ):
                     group.create_task(task)
-        except* _Ended as endings:
+        except* _EndedError as endings:
             ended = _only_ending(endings)
         except* ConnectionError:
             ended = None
@@ -191,7 +191,9 @@ class Connection:
     def finish(self, code: int, reason: str, message: dict[str, object] | None = None) -> None:
         """End the connection with a close code, after what is queued and a last message, as far as the client still reads."""
         if not self._ending.done():
-            self._ending.set_result(_Ended(code, reason, () if message is None else (message,)))
+            self._ending.set_result(
+                _EndedError(code, reason, () if message is None else (message,))
+            )
 
     def announce(self, message: dict[str, object]) -> None:
         """Send a message that belongs to no stream."""
@@ -266,14 +268,14 @@ class Connection:
                 body = decode_message(message)
                 await self._handle(parse_request(body))
             except MalformedError as error:
-                self._refuse(error, body)
-                raise _Ended(UNSUPPORTED, error.code, (self._error(error),)) from None
+                self._count(error)
+                raise _EndedError(UNSUPPORTED, error.code, (self._error(error),)) from None
             except RefusedError as error:
-                self._refuse(error, body)
+                self._count(error)
                 self._reply(self._failure(error, body))
             except (StoreError, BusError, NotReadyError):
                 unavailable = RefusedError("unavailable", "can't be answered now; try again")
-                self._refuse(unavailable, body)
+                self._count(unavailable)
                 self._reply(self._failure(unavailable, body))
 
     # Requests.
@@ -287,8 +289,8 @@ class Connection:
                 f"a message of {size} bytes",
                 allowed=f"at most {limits.message_bytes} bytes",
             )
-            self._refuse(error, {})
-            raise _Ended(TOO_BIG, error.code, (self._error(error),))
+            self._count(error)
+            raise _EndedError(TOO_BIG, error.code, (self._error(error),))
         if not self._session.allow_message(now):
             raise RefusedError(
                 "rate_limited",
@@ -318,9 +320,9 @@ class Connection:
             error = RefusedError(
                 "unauthorized", "unknown or expired API key", parameter="params.key"
             )
-            self._refuse(error, {})
+            self._count(error)
             body = self._failure(error, {"method": request.method, "req_id": request.req_id})
-            raise _Ended(POLICY, "unauthorized", (body,))
+            raise _EndedError(POLICY, "unauthorized", (body,))
         self._session.identity = identity
         self._digest = self._services.keys.digest(key)
         self._authenticated.set()
@@ -360,7 +362,7 @@ class Connection:
                 f"{planned.stream.name} can't be brought up to now: {error}",
                 allowed="connect and subscribe again",
             )
-            raise _Ended(RESTART, "stream interrupted", (self._error(refusal),)) from None
+            raise _EndedError(RESTART, "stream interrupted", (self._error(refusal),)) from None
 
     def _begin(self, plan: Plan) -> None:
         """Take the plan's streams into the session; those that go on as they are stay registered."""
@@ -451,7 +453,7 @@ class Connection:
     def _error(self, error: RefusedError) -> dict[str, object]:
         return {"channel": "error", **error_body(error)}
 
-    def _refuse(self, error: RefusedError, body: dict[str, object]) -> None:
+    def _count(self, error: RefusedError) -> None:
         metrics.MESSAGES_REFUSED.labels(error.code).inc()
 
     def _reply(self, body: dict[str, object]) -> None:
@@ -461,7 +463,7 @@ class Connection:
         self._buffer.put_reply(text)
         self._wake.set()
 
-    async def _close(self, ended: _Ended) -> None:
+    async def _close(self, ended: _EndedError) -> None:
         """Try to send the last words and the close code, but not for long: the client may not be reading."""
         try:
             async with asyncio.timeout(END_SECONDS):
@@ -477,9 +479,9 @@ class Connection:
             return
 
 
-def _only_ending(group: BaseExceptionGroup[_Ended]) -> _Ended:
+def _only_ending(group: BaseExceptionGroup[_EndedError]) -> _EndedError:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, _Ended)
+    assert isinstance(error, _EndedError)
     return error

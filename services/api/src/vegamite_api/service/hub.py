@@ -1,5 +1,6 @@
 """Hands each log record to the connections that subscribed to its streams; a message is written once for all of them."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -47,6 +48,12 @@ class Hub:
         self._receivers: dict[Stream, dict[Receiver, None]] = {}
         self._wildcards: dict[Wildcard, dict[Receiver, None]] = {}
         self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Return once no connection is left."""
+        await self._empty.wait()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -72,6 +79,7 @@ class Hub:
             )
         self._clients[receiver] = client
         self._counts[client] = self._counts.get(client, 0) + 1
+        self._empty.clear()
         metrics.CONNECTIONS.set(len(self._clients))
 
     def leave(
@@ -87,6 +95,8 @@ class Hub:
             self._counts[client] -= 1
             if not self._counts[client]:
                 del self._counts[client]
+        if not self._clients:
+            self._empty.set()
         metrics.CONNECTIONS.set(len(self._clients))
 
     def register(self, stream: Stream, receiver: Receiver) -> None:

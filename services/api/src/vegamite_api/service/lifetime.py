@@ -13,7 +13,6 @@ from vegamite_common.runtime.lifecycle import Stop
 log = structlog.get_logger(__name__)
 
 _LEAVE_SECONDS = 6.0
-_LOOK_SECONDS = 0.05
 
 
 class Server(Protocol):
@@ -65,7 +64,7 @@ class ApiService:
             following.cancel()
 
     async def _drain(self) -> None:
-        self.health.set_ready(False, "draining")
+        self.health.set_ready(ready=False, reason="draining")
         self._hub.announce_drain(self._drain_ms)
         await self._empty(self._drain_ms / 1000)
         self._hub.close_all()
@@ -73,6 +72,8 @@ class ApiService:
 
     async def _empty(self, seconds: float) -> None:
         """Wait until every connection has left, but no longer than `seconds`."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while len(self._hub) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hub.wait_empty()
+        except TimeoutError:
+            return

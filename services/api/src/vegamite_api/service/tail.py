@@ -109,7 +109,7 @@ class Tail:
         if self._reached.is_set():
             self._reached.clear()
             self._on_break(reason)
-        self._health.set_ready(False, reason)
+        self._health.set_ready(ready=False, reason=reason)
 
     async def _follow(self) -> None:
         epoch = await self._store.log_epoch()
@@ -185,7 +185,7 @@ class Tail:
             self._behind.discard(topic)
             if not self._behind:
                 self._reached.set()
-                self._health.set_ready(True)
+                self._health.set_ready(ready=True)
                 log.info("the end of the log is reached", epoch=self._epoch)
 
     def _take(self, topic: Topic, message: Message) -> None:
