@@ -56,6 +56,9 @@ def refuse(text: str) -> typer.Exit:
 
 
 def _run(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
+    from vegamite_standalone.process_log import configure_command_log
+
+    configure_command_log()
     code = run_process(main)
     if code:
         raise typer.Exit(code)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from pydantic import SecretStr, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 
 from vegamite_common.runtime.config import Port, Section, SharedSettings
 
@@ -28,6 +28,15 @@ class StandaloneSection(Section):
     database_url: SecretStr | None = None
     postgres_bin_dir: Path | None = None
     demo: bool = True
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(
+            ("postgresql://", "postgres://")
+        ):
+            raise ValueError("it must start with postgresql://")
+        return url
 
     @model_validator(mode="after")
     def _one_database(self) -> Self:

@@ -11,8 +11,6 @@ from vegamite_common.domain.time import SECOND, Micros, format_time, parse_time
 from vegamite_common.runtime.clock import wall_now
 from vegamite_common.runtime.config import load_settings
 from vegamite_common.runtime.lifecycle import Stop, run_process
-from vegamite_common.runtime.logging import configure_logging
-from vegamite_common.runtime.section import LogSection
 from vegamite_standalone.archive.import_job import ImportRequest
 from vegamite_standalone.importing import (
     ImportOutcome,
@@ -20,6 +18,7 @@ from vegamite_standalone.importing import (
     import_into_cluster,
     import_into_directory,
 )
+from vegamite_standalone.process_log import configure_command_log
 from vegamite_standalone.settings import ProcessSettings, load_process_settings
 
 SETTLED_AFTER: Micros = SECOND
@@ -87,7 +86,7 @@ def parse_claim(begin: str | None, end: str | None, *, now: Micros) -> tuple[Mic
 def run_prepared(prepared: PreparedImport) -> tuple[int, list[str], list[str]]:
     """Import; returns the exit code, what to print, and the archives that were refused, each with its reason."""
     outcome = ImportOutcome()
-    configure_logging(LogSection(level="error", format="console"), service="import")
+    configure_command_log()
 
     async def main(stop: Stop) -> None:
         if isinstance(prepared.target, ProcessSettings):

@@ -24,3 +24,8 @@ def configure_process_log(section: LogSection, *, directory: Path, watched: bool
     lines = "console" if section.format == "auto" else section.format
     configure_logging(section.model_copy(update={"format": lines}), service=SERVICE)
     return section.file
+
+
+def configure_command_log() -> None:
+    """Let a command that a person waits for say on stderr what is wrong, and nothing else."""
+    configure_logging(LogSection(level="error", format="console"), service=SERVICE)

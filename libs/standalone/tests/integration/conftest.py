@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,12 @@ def vegamite(
         stdin=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
+
+
+@pytest.fixture(name="vegamite")
+def _vegamite() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """`vegamite(*arguments)`, for test modules, which can't import this one."""
+    return vegamite
 
 
 @dataclass(frozen=True)
