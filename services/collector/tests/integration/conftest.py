@@ -32,7 +32,7 @@ from vegamite_common.messages.trades import (
     TradesTopicRecord,
     decode_trades,
 )
-from vegamite_common.runtime.clock import SystemClock
+from vegamite_common.runtime.clock import Clock, SystemClock
 from vegamite_common.runtime.lifecycle import Resources, Stop
 
 
@@ -101,10 +101,6 @@ class Ledger:
         if record.covered is not None:
             self._cover(record.market, *record.covered)
 
-    def gaps(self, market: Market) -> list[tuple[Micros, Micros]]:
-        spans = list(self.coverage(market))
-        return [(a.to_time, b.from_time) for a, b in zip(spans, spans[1:], strict=False)]
-
 
 @dataclass
 class Rig:
@@ -115,7 +111,7 @@ class Rig:
     ledger: Ledger
     stop: Stop
     task: asyncio.Task[None]
-    clock: SystemClock
+    clock: Clock
 
     async def finish(self) -> None:
         self.stop.request()
@@ -140,11 +136,12 @@ class Rig:
         return int(key)
 
     async def state(self, market: Market) -> str | None:
-        return await self.pool.fetchval(
+        found: str | None = await self.pool.fetchval(
             "SELECT s.state FROM market_state s JOIN market m USING (market_key) WHERE exchange = $1 AND symbol = $2",
             market.exchange,
             market.symbol,
         )
+        return found
 
 
 async def _follow(bus: MemoryBus, ledger: Ledger, partitions: int) -> None:
@@ -159,6 +156,7 @@ async def _follow(bus: MemoryBus, ledger: Ledger, partitions: int) -> None:
                 record = decode_trades(message.value)
                 market = getattr(record, "market", None)
                 if market is not None:
+                    assert message.key is not None
                     assert message.key == market.key.encode()
                     assert partition_for(message.key, partitions) == message.partition
                 ledger.apply(record)
@@ -207,15 +205,20 @@ async def schema(database: str) -> str:
 
 @asynccontextmanager
 async def open_rig(
-    database: str, settings: dict[str, Any], *, partitions: int = 3, bus: MemoryBus | None = None
+    database: str,
+    settings: dict[str, Any],
+    *,
+    partitions: int = 3,
+    bus: MemoryBus | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a collector with these settings until the block ends."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     bus = bus or MemoryBus(clock=clock, partitions=partitions)
     await bus.start()
     ledger = Ledger()
     async with asyncpg.create_pool(database, min_size=1, max_size=5) as pool:
-        merged = CollectorSettings(postgres={"url": SecretStr(database)}, **settings)  # type: ignore[arg-type]
+        merged = CollectorSettings(postgres={"url": SecretStr(database)}, **settings)
         resources = Resources(clock=clock, bus=bus, pool=pool)
         stop = Stop()
         async with open_service(merged, resources=resources) as service:

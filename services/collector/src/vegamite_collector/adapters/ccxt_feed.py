@@ -161,6 +161,9 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self._touched: dict[str, Feed] = {}
 
+    def __len__(self) -> int:
+        return len(self._feeds)
+
     def open(self, symbol: str) -> Feed:
         """Return a new feed of the symbol."""
         feed = self._feeds[symbol] = self._make(symbol)

@@ -20,7 +20,8 @@ class ExchangeProfile:
     the longest time that one page may ask for; `since_margin` (µs) is how much earlier a page by time has to ask, where the
     exchange's `since` is coarse or exclusive. `settling_seconds` (real seconds) is how long after its event a trade may
     still arrive. `acknowledgement` says how a subscription's begin is known: by the exchange's own answer, or by the
-    answer to a ping that was sent after it.
+    answer to a ping that was sent after it. `info_time_keys` are the places in the exchange's own message that hold a time
+    finer than ccxt's milliseconds. `options`, `stream_params` and `history_params` go to ccxt.
     """
 
     exchange: str

@@ -102,16 +102,18 @@ class CollectorService:
                     ("reference", self._reference.run()),
                     ("repairs", self._repairer.run()),
                     ("states", self._flush_states()),
-                    ("membership", self._follow_group()),
+                    ("tick", self._tick(group)),
                 )
             ]
-            ticking = group.create_task(self._tick(group), name="tick")
+            membership = group.create_task(self._follow_group(), name="membership")
             await stop.wait()
             self.health.set_ready(ready=False, reason="stopping")
-            for task in (*loops, ticking):
+            for task in loops:
                 task.cancel()
-            await asyncio.gather(*loops, ticking, return_exceptions=True)
+            await asyncio.gather(*loops, return_exceptions=True)
             await self._drain()
+            # Last: the next owner begins where everything of this one is in the log.
+            membership.cancel()
 
     async def _connect(self, stop: Stop) -> bool:
         """Learn how many partitions there are; False where a stop came first."""
@@ -268,15 +270,18 @@ class CollectorService:
         part.task.cancel()
 
     async def _drain(self) -> None:
+        assert self._states is not None
         for part in self._partitions.values():
-            await self._end_sessions(part, list(part.sessions), cause="stopped")
+            stopped = [session.tracked for session, _ in part.sessions.values()]
+            await self._end_sessions(part, [tracked.market for tracked in stopped], cause="stopped")
+            for tracked in stopped:
+                self._states.set(tracked, "pending", reason="the collector was stopped")
         await self._flush(list(self._partitions.values()))
         for part in self._partitions.values():
             part.task.cancel()
         self._partitions.clear()
+        await self._states.flush()
         await self._sources.close()
-        if self._states is not None:
-            await self._states.flush()
 
     async def _flush(self, parts: list[_Partition]) -> None:
         try:
