@@ -193,6 +193,10 @@ class MarketStore(Protocol):
         """Return the open gaps of these markets that end before `before`, the newest first."""
         ...
 
+    async def ended_jobs(self, jobs: Collection[str]) -> frozenset[str]:
+        """Return those of the jobs that the aggregator has seen the end of."""
+        ...
+
     async def close(self) -> None:
         """End what the store opened."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -76,6 +76,8 @@ _OPEN_GAPS = """
     WHERE state = 'open' AND market_key = ANY($1::integer[]) AND to_time < $2
     ORDER BY to_time DESC LIMIT 1000
 """
+
+_ENDED_JOBS = "SELECT job FROM job WHERE job = ANY($1::text[]) AND state <> 'open'"
 
 
 class PostgresMarketStore:
@@ -171,6 +173,11 @@ class PostgresMarketStore:
             )
             for row in rows
         ]
+
+    async def ended_jobs(self, jobs: Collection[str]) -> frozenset[str]:
+        """Return those of the jobs that the aggregator has seen the end of."""
+        rows = await _stored(self._pool.fetch(_ENDED_JOBS, list(jobs)))
+        return frozenset(row["job"] for row in rows)
 
     async def close(self) -> None:
         """Close the connection for notifications."""

@@ -14,7 +14,7 @@ from vegamite_common.domain.time import DAY, HOUR, MINUTE, SECOND, Micros
 from vegamite_common.domain.trade import Trade
 
 DEMO_MARKET = Market("sim", "DEMO/USD")
-TRADES_PER_HOUR = 9_000
+TRADES_PER_HOUR = 3_600
 
 _MILLISECOND = 1_000
 _MASK = (1 << 64) - 1
@@ -48,9 +48,13 @@ def _bits(seed: int, stream: int, index: int) -> int:
 def _noise(seed: int, instant: Micros, length: Micros, swing: int) -> int:
     """Return a value in [-swing, swing] that moves evenly between random points, one each `length`."""
     step, into = divmod(instant, length)
-    low = _bits(seed, length, step) % (2 * swing + 1) - swing
-    high = _bits(seed, length, step + 1) % (2 * swing + 1) - swing
-    return low + (high - low) * into // length
+    low = _point(seed, length, step, swing)
+    return low + (_point(seed, length, step + 1, swing) - low) * into // length
+
+
+@lru_cache(maxsize=4096)
+def _point(seed: int, length: Micros, step: int, swing: int) -> int:
+    return _bits(seed, length, step) % (2 * swing + 1) - swing
 
 
 @lru_cache(maxsize=64)

@@ -30,8 +30,8 @@ from vegamite_common.runtime.clock import Clock
 
 log = structlog.get_logger(__name__)
 
-SETTLED_SECONDS = 15.0
-"""How long a gap that was just repaired is left alone: the log's readers need a moment to close its row."""
+UNSEEN_SECONDS = 600.0
+"""How long a market is left alone, at most, whose repair's end the aggregator has not seen yet: it may be far behind."""
 PAGE_ATTEMPTS = 6
 
 
@@ -66,7 +66,7 @@ class Repairer:
         self._held = held
         self._running: dict[Market, asyncio.Task[None]] = {}
         self._wanted: dict[Market, list[Span]] = {}
-        self._left_alone: dict[tuple[Market, Span], float] = {}
+        self._sent: dict[Market, tuple[str, float]] = {}
         self._paused: dict[Market, tuple[float, Backoff]] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
 
@@ -89,8 +89,7 @@ class Repairer:
 
     async def _scan(self) -> list[tuple[Held, Span]]:
         held = self._held()
-        now = time.monotonic()
-        self._left_alone = {key: until for key, until in self._left_alone.items() if until > now}
+        await self._forget_seen()
         by_key = {item.tracked.market_key: item for item in held.values()}
         before = self._clock.now() - self._clock.span(self._section.gap_age_ms / 1000)
         found = []
@@ -105,14 +104,22 @@ class Repairer:
         found += [(by_key[gap.market_key], gap.span) for gap in gaps if gap.market_key in by_key]
         return found
 
+    async def _forget_seen(self) -> None:
+        """Free the markets whose last repair has reached the store; until then their gaps look open that aren't."""
+        if not self._sent:
+            return
+        seen = await self._store.ended_jobs([job for job, _ in self._sent.values()])
+        now = time.monotonic()
+        self._sent = {
+            market: (job, until)
+            for market, (job, until) in self._sent.items()
+            if job not in seen and until > now
+        }
+
     def _start(self, group: asyncio.TaskGroup, held: Held, span: Span) -> None:
         market = held.tracked.market
         paused_until = self._paused[market][0] if market in self._paused else 0.0
-        if (
-            market in self._running
-            or (market, span) in self._left_alone
-            or time.monotonic() < paused_until
-        ):
+        if market in self._running or market in self._sent or time.monotonic() < paused_until:
             return
         task = group.create_task(self._repair(held, span), name=f"repair {market.key}")
         self._running[market] = task
@@ -131,7 +138,8 @@ class Repairer:
         )
         async with slot:
             try:
-                outcome = await self._fill(held, span)
+                job = f"repair-{uuid.uuid4()}"
+                outcome = await self._fill(held, span, job)
             except _AbandonedError:
                 outcome = "abandoned"
             except SourceError as error:
@@ -139,7 +147,7 @@ class Repairer:
                 self._pause(market, error)
             else:
                 self._paused.pop(market, None)
-                self._left_alone[market, span] = time.monotonic() + SETTLED_SECONDS
+                self._sent[market] = (job, time.monotonic() + UNSEEN_SECONDS)
         metrics.REPAIRS.labels(market.exchange, outcome).inc()
 
     def _pause(self, market: Market, error: SourceError) -> None:
@@ -151,7 +159,7 @@ class Repairer:
         delay = max(backoff.next_delay(), error.retry_after or 0.0)
         self._paused[market] = (time.monotonic() + delay, backoff)
 
-    async def _fill(self, held: Held, span: Span) -> str:
+    async def _fill(self, held: Held, span: Span, job: str) -> str:
         market = held.tracked.market
         source = await self._sources.get(market.exchange)
         settling = self._clock.span(source.profile.settling_seconds)
@@ -161,7 +169,6 @@ class Repairer:
         page = None if plan.done else await source.fetch(market.symbol, plan.next_request())
         writer, generation = held.writer, held.writer.generation
         origin = Origin.SIMULATED if source.profile.simulated else Origin.BACKFILL
-        job = f"repair-{uuid.uuid4()}"
         await writer.start_job(market, job, origin)
         count = 0
         try:
