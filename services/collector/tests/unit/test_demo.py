@@ -69,7 +69,7 @@ def test_the_function_never_changes() -> None:
     first = trades[0]
     seen = (first.trade_id, first.event_time, str(first.price), str(first.amount), first.taker_side)
     # Stored trades are fetched again by it: another answer would be another trade with the same id.
-    assert seen == ("4487499000", 1794999601261000, "1051.77", "0.47851", "sell")
+    assert seen == ("1794999600", 1794999600700000, "1051.82", "2.29333", "sell")
 
 
 def test_a_page_is_the_beginning_of_its_span() -> None:
