@@ -116,7 +116,7 @@ class KafkaSection(Section):
     ssl_cert_file: Path | None = None
     ssl_key_file: Path | None = None
     ssl_key_password: SecretStr | None = None
-    compression: Literal["none", "lz4", "zstd", "gzip"] = "lz4"
+    compression: Literal["none", "lz4", "zstd", "gzip"] = "zstd"
     start_timeout_ms: int = Field(default=60_000, ge=0)
     request_timeout_ms: int = Field(default=10_000, ge=100)
     delivery_timeout_ms: int = Field(default=30_000, ge=100)
