@@ -177,7 +177,10 @@ def run_program(
         if send_again_after is not None and send is not None:
             assert process.stdout.readline() == send_again_after
             process.send_signal(send)
-        output, errors = process.communicate(timeout=60)
+        # Not communicate(): it would miss what came together with the lines read above.
+        assert process.stderr is not None
+        output, errors = process.stdout.read(), process.stderr.read()
+        process.wait(timeout=60)
     return process.returncode, output, errors
 
 
