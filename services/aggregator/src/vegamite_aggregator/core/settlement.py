@@ -4,9 +4,8 @@ A candle that no open job holds is final once its interval is covered, or once T
 is revised when its content changed, or when its interval is covered only now. A job that is over holds nothing.
 """
 
-from collections.abc import Iterable, Mapping
-
-from msgspec.structs import replace
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from vegamite_aggregator.core.demand import Loaded, RebuildRange
 from vegamite_aggregator.core.fold import TradeFold, roll_series
@@ -15,15 +14,32 @@ from vegamite_aggregator.core.publication import Told
 from vegamite_aggregator.core.reason import reason_of, weightier
 from vegamite_aggregator.core.rows import CandleKey, StoredCandle
 from vegamite_aggregator.core.state import NEVER, MarketState
-from vegamite_aggregator.core.tally import Standing, Tally, candle_of, merge, tally_of
+from vegamite_aggregator.core.tally import (
+    Standing,
+    Tally,
+    candle_of,
+    merge,
+    restated,
+    tally_of,
+)
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import SpanSet
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, Micros
 from vegamite_common.domain.timeframe import LENGTHS, Timeframe
-from vegamite_common.messages.candles import RevisionReason
+from vegamite_common.messages.candles import ChangeType, RevisionReason
 
 _UP_TO_A_DAY = [tf for tf in Timeframe if LENGTHS.get(tf, DAY + 1) <= DAY]
+
+
+class _Verdict(NamedTuple):
+    """What a candle is after the step, and what is told of it: `change` None where nothing is."""
+
+    final: bool
+    complete: bool
+    revision: int
+    change: ChangeType | None = None
+    reason: RevisionReason | None = None
 
 
 class Settlement:
@@ -41,7 +57,7 @@ class Settlement:
         now: Micros,
     ) -> None:
         self.changed: dict[CandleKey, StoredCandle] = {}
-        self.deleted: list[CandleKey] = []
+        self.deleted: set[CandleKey] = set()
         self.told: list[Told] = []
         self.streamed: list[Candle] = []
         self.corrected: list[tuple[Timeframe, Micros, Micros]] = []
@@ -108,7 +124,7 @@ class Settlement:
             if key[0] is timeframe and from_time <= key[1] < to_time and key[1] not in series
         ]
         if gone:
-            self.deleted += gone
+            self.deleted.update(gone)
             self._settled.update(gone)
             self.corrected.append((timeframe, from_time, to_time))
 
@@ -121,86 +137,105 @@ class Settlement:
         self._settled.add(key)
         stored = self._find(key)
         delta = self._deltas.get(key)
-        candle, reason = self._content(key, stored, delta)
-        if candle is None:
+        tally, reason = self._content(key, stored, delta)
+        if stored is None:
+            if tally is not None:
+                self._settle_new(key, tally, frozenset() if delta is None else delta.jobs)
             return
-        before = stored.candle if stored is not None else None
-        held_before = stored.held_by if stored is not None else ()
-        held = set(held_before)
+        old = stored.candle
+        held = frozenset(stored.held_by)
         if delta is not None:
             held |= delta.jobs
-            if before is not None and before.final and key[0] is Timeframe.S1 and not delta.jobs:
+            if old.final and key[0] is Timeframe.S1 and not delta.jobs:
                 self.late += delta.tally.trade_count
-        held_by = tuple(sorted(held - self._plan.over))
-        pending = stored.pending if stored is not None else None
-        if candle.final and reason is not None:
-            pending = weightier(pending, reason)
-        if not held_by:
-            candle, pending = self._decide(candle, pending, released=held - set(held_by))
-        if stored is None or (candle, held_by, pending) != (before, held_before, stored.pending):
-            self.changed[key] = StoredCandle(candle, held_by, pending)
-        if (
-            candle is not before
-            and not candle.final
-            and (not held_by or candle.close_time > self._past)
-        ):
-            self.streamed.append(candle)
+        pending = weightier(stored.pending, reason) if old.final else None
+        verdict = self._verdict(key, held, pending, old)
+        held_by = self._holders(held)
+        candle = old
+        if tally is not None or verdict.change is not None:
+            standing = self._standing_of(verdict)
+            candle = (
+                candle_of(*key, tally, standing) if tally is not None else restated(old, standing)
+            )
+        if candle is not old or held_by != stored.held_by:
+            self._put(StoredCandle(candle, held_by, pending if held_by else None), verdict)
+            if tally is not None:
+                self._stream(candle, held_by)
+
+    def _settle_new(self, key: CandleKey, tally: Tally, held: frozenset[str]) -> None:
+        verdict = self._verdict(key, held, None, None)
+        candle = candle_of(*key, tally, self._standing_of(verdict))
+        held_by = self._holders(held)
+        self._put(StoredCandle(candle, held_by), verdict)
+        self._stream(candle, held_by)
 
     def _content(
         self, key: CandleKey, stored: StoredCandle | None, delta: Delta | None
-    ) -> tuple[Candle | None, RevisionReason | None]:
-        """Return the candle with the step's content, not yet decided, and why its content changed, if it did."""
+    ) -> tuple[Tally | None, RevisionReason | None]:
+        """Return what the candle's trades add up to now, and why that differs; Nones where it doesn't."""
         exact = self._exact.get(key)
-        if stored is None:
-            tally = exact or (delta.tally if delta is not None else None)
-            return (None if tally is None else candle_of(*key, tally, self._standing)), None
-        reason: RevisionReason | None = delta.reason if delta is not None else None
         if exact is not None:
-            tally = exact
-            reason = reason or "correction"
-        elif delta is not None:
-            tally = merge(tally_of(stored.candle), delta.tally)
-        else:
-            return stored.candle, None
-        old = stored.candle
-        standing = replace(
-            self._standing, final=old.final, complete=old.complete, revision=old.revision
+            if stored is not None and tally_of(stored.candle) == exact:
+                return None, None
+            return exact, delta.reason if delta is not None else "correction"
+        if delta is None:
+            return None, None
+        if stored is None:
+            return delta.tally, delta.reason
+        return merge(tally_of(stored.candle), delta.tally), delta.reason
+
+    def _holders(self, held: frozenset[str]) -> tuple[str, ...]:
+        return tuple(sorted(held - self._plan.over)) if held else ()
+
+    def _verdict(
+        self,
+        key: CandleKey,
+        held: frozenset[str],
+        pending: RevisionReason | None,
+        old: Candle | None,
+    ) -> _Verdict:
+        """Return what the candle is after the step, given the jobs that held it or that touched it now."""
+        final, complete, revision = (
+            (False, False, 0) if old is None else (old.final, old.complete, old.revision)
         )
-        candle = candle_of(*key, tally, standing)
-        if exact is not None and tally_of(candle) == tally_of(old):
-            return old, None
-        return candle, reason
-
-    def _decide(
-        self, candle: Candle, pending: RevisionReason | None, *, released: Iterable[str]
-    ) -> tuple[Candle, RevisionReason | None]:
-        """Return the candle that no open job holds, final or revised where it is due, and why it still waits (never)."""
-        covered = self._coverage.covers(candle.open_time, candle.close_time)
-        if not candle.final:
-            if not covered and candle.close_time > self._past:
-                return candle, None
-            candle = self._mark(candle, complete=covered, revision=0)
-            reason = self._held_reason(released)
-            self.told.append(Told(candle, "final", reason, bulk=reason is not None))
-        elif pending is not None or (covered and not candle.complete):
-            candle = self._mark(candle, complete=covered, revision=candle.revision + 1)
-            self.told.append(Told(candle, "revision", pending or "coverage", bulk=True))
-        return candle, None
-
-    def _mark(self, candle: Candle, *, complete: bool, revision: int) -> Candle:
-        return replace(
-            candle,
-            final=True,
-            complete=complete,
-            revision=revision,
-            epoch=self._standing.epoch,
-            as_of=self._standing.as_of,
-            updated_at=self._standing.updated_at,
-        )
-
-    def _held_reason(self, released: Iterable[str]) -> RevisionReason | None:
+        if held - self._plan.over:
+            return _Verdict(final, complete, revision)
+        close_time = key[0].close_time(key[1])
+        covered = self._coverage.covers(key[1], close_time)
+        change: ChangeType | None = None
         reason: RevisionReason | None = None
-        for name in released:
+        if not final and (covered or close_time <= self._past):
+            final, complete, change, reason = True, covered, "final", self._held_reason(held)
+        elif final and (pending is not None or (covered and not complete)):
+            complete, revision, change = covered, revision + 1, "revision"
+            reason = pending or "coverage"
+        return _Verdict(final, complete, revision, change, reason)
+
+    def _standing_of(self, verdict: _Verdict) -> Standing:
+        step = self._standing
+        return Standing(
+            step.epoch,
+            step.as_of,
+            step.updated_at,
+            verdict.final,
+            verdict.complete,
+            verdict.revision,
+        )
+
+    def _put(self, stored: StoredCandle, verdict: _Verdict) -> None:
+        self.changed[stored.key] = stored
+        if verdict.change is not None:
+            bulk = verdict.change == "revision" or verdict.reason is not None
+            self.told.append(Told(stored.candle, verdict.change, verdict.reason, bulk=bulk))
+
+    def _stream(self, candle: Candle, held_by: tuple[str, ...]) -> None:
+        """Have a changed candle in progress streamed; a job's history is nobody's progress."""
+        if not candle.final and (not held_by or candle.close_time > self._past):
+            self.streamed.append(candle)
+
+    def _held_reason(self, held: frozenset[str]) -> RevisionReason | None:
+        reason: RevisionReason | None = None
+        for name in held:
             job = self._plan.ledger.jobs.get(name)
             if job is not None:
                 reason = weightier(reason, reason_of(job.origin, name))

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from decimal import Context, Decimal, localcontext
 
 import msgspec
+from msgspec.structs import replace
 
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.number import EXACT, ZERO
@@ -156,4 +157,17 @@ def candle_of(timeframe: Timeframe, open_time: Micros, tally: Tally, standing: S
         standing.final,
         standing.complete,
         standing.revision,
+    )
+
+
+def restated(candle: Candle, standing: Standing) -> Candle:
+    """Return the same candle with another standing."""
+    return replace(
+        candle,
+        epoch=standing.epoch,
+        as_of=standing.as_of,
+        updated_at=standing.updated_at,
+        final=standing.final,
+        complete=standing.complete,
+        revision=standing.revision,
     )
