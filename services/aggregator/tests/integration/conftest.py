@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.migrate import migrate_database
+from vegamite_aggregator.ports import CandleStore
 from vegamite_aggregator.service import AggregatorService
 from vegamite_common.bus.memory import MemoryBus
 from vegamite_common.bus.offset_store import VolatileOffsetStore
@@ -29,6 +30,7 @@ from vegamite_common.messages.candles import CandlesRecord, decode_candles
 from vegamite_common.messages.status import StatusRecord, decode_status
 from vegamite_common.messages.trades import Heartbeat, TradesTopicRecord, encode_trades
 from vegamite_common.runtime.lifecycle import Stop
+from vegamite_common.runtime.postgres import POSTGRES_FAULTS
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.manual_clock import ManualClock
 
@@ -101,12 +103,21 @@ class Rig:
         self.bus = MemoryBus(clock=self.clock, partitions=self.partitions, offsets=self.offsets)
         await self.bus.start()
 
-    async def start(self, *, new_log_epoch: bool = False, **section: Any) -> "Running":
-        """Start an aggregator."""
-        pool = await asyncpg.create_pool(self.url, min_size=1, max_size=6)
+    async def start(
+        self,
+        *,
+        new_log_epoch: bool = False,
+        around: Callable[[PostgresCandleStore], CandleStore] = lambda store: store,
+        **section: Any,
+    ) -> "Running":
+        """Start an aggregator; `around` may put something between it and its store."""
+        pool = await asyncpg.create_pool(
+            self.url, min_size=1, max_size=6, server_settings={"application_name": "aggregator"}
+        )
+        store = PostgresCandleStore(pool, owner=f"aggregator-{len(self._running)}")
         service = AggregatorService(
             bus=self.bus,
-            store=PostgresCandleStore(pool, owner=f"aggregator-{len(self._running)}"),
+            store=around(store),
             outbox=PostgresOutbox(pool),
             clock=self.clock,
             section=AggregatorSection(tick_interval_ms=50, **section),
@@ -115,6 +126,10 @@ class Rig:
         running = Running(service, pool)
         self._running.append(running)
         return running
+
+    def forget(self, running: "Running") -> None:
+        """One that was ended on purpose is not looked after any more."""
+        self._running.remove(running)
 
     async def publish(self, *records: TradesTopicRecord, partition: int | None = None) -> None:
         """Append records, each to its market's partition; heartbeats to the one given."""
@@ -132,23 +147,36 @@ class Rig:
         async def done() -> bool:
             for running in self._running:
                 running.raise_if_crashed()
-            fences = dict(
-                await self.pool.fetch("SELECT partition, next_offset FROM partition_fence")
-            )
-            left = await self.pool.fetchval("SELECT count(*) FROM outbox")
+            try:
+                rows = await self.pool.fetch("SELECT partition, next_offset FROM partition_fence")
+                left = await self.pool.fetchval("SELECT count(*) FROM outbox")
+            except POSTGRES_FAULTS:
+                return False  # a test took the database away
+            fences = dict(rows)
             return not left and all(fences.get(at) == end for at, end in ends.items())
 
         await eventually(done, timeout_s=60, message="the aggregator reads and publishes all")
 
+    async def becomes(self, question: str, *arguments: Any) -> None:
+        """Wait until the database answers the question with true."""
+
+        async def answer() -> bool:
+            for running in self._running:
+                running.raise_if_crashed()
+            return bool(await self.pool.fetchval(question, *arguments))
+
+        await eventually(answer, timeout_s=60, message=question)
+
     async def published(self) -> list[CandlesRecord]:
         """Return every record of the candles topic that is still in the log, oldest first within each partition."""
-        return [decode_candles(message.value) for message in await self._read(CANDLES)]
+        return [decode_candles(message.value) for message in await self.messages(CANDLES)]
 
     async def statuses(self) -> list[StatusRecord]:
         """Return every record of the status topic that is still in the log."""
-        return [decode_status(message.value) for message in await self._read(STATUS)]
+        return [decode_status(message.value) for message in await self.messages(STATUS)]
 
-    async def _read(self, topic: str) -> list[Message]:
+    async def messages(self, topic: str) -> list[Message]:
+        """Return what is still in the log of a topic."""
         reader = await self.bus.reader(topic)
         await reader.seek(await reader.begin_offsets(range(self.partitions)))
         found: list[Message] = []
@@ -203,6 +231,24 @@ class Running:
         await asyncio.wait({self.task})
 
 
+@asynccontextmanager
+async def _rig(url: str, *, partitions: int = 1) -> AsyncIterator[Rig]:
+    pool = await asyncpg.create_pool(url, min_size=1, max_size=4)
+    rig = Rig(url, pool, partitions)
+    await rig.bus.start()
+    try:
+        yield rig
+    finally:
+        await rig.close()
+        pool.terminate()
+
+
+@pytest.fixture
+def open_rig() -> Callable[..., AbstractAsyncContextManager[Rig]]:
+    """Opens a log beside a database that the test has."""
+    return _rig
+
+
 @pytest_asyncio.fixture
 async def make_rig(
     postgres_url: str, template: str
@@ -212,12 +258,7 @@ async def make_rig(
 
         async def make(*, partitions: int = 1) -> Rig:
             url = await stack.enter_async_context(_database(postgres_url, template))
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=4)
-            stack.callback(pool.terminate)
-            rig = Rig(url, pool, partitions)
-            await rig.bus.start()
-            stack.push_async_callback(rig.close)
-            return rig
+            return await stack.enter_async_context(_rig(url, partitions=partitions))
 
         yield make
 
@@ -233,11 +274,11 @@ def trades() -> "Callable[..., list[Trade]]":
     """Makes seeded trades of one market: irregular, several in some milliseconds, numbered in order of time."""
 
     def make(
-        *, seed: int = 1, count: int = 300, begin: int = NOON - 600 * SECOND, step: int = SECOND
+        *, seed: int = 1, count: int = 300, begin: int | None = None, step: int = SECOND
     ) -> list[Trade]:
         random = Random(seed)
         made: list[Trade] = []
-        event_time = begin
+        event_time = NOON - (count + 60) * SECOND if begin is None else begin
         for number in range(count):
             event_time += random.choice(
                 (0, 0, 1000, random.randrange(step), random.randrange(4 * step))

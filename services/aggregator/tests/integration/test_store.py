@@ -10,7 +10,6 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.trades import TradesRecord
-from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.reference_fold import TIMEFRAME_NAMES, RawTrade, fold, plain, rfc3339
 
 DEMO = Market("sim", "DEMO/USD")
@@ -101,9 +100,7 @@ async def test_any_order_batching_and_repetition_gives_the_same_rows(
         await rig.start(batch_max_records=random.choice((1, 3, 500)))
         await rig.settled()
         rig.clock.advance(3600)
-        await eventually(
-            lambda: rig.pool.fetchval("SELECT bool_and(final) FROM candle WHERE timeframe = '1m'")
-        )
+        await rig.becomes("SELECT bool_and(final) FROM candle WHERE timeframe = '1m'")
         tables.append((await rig.rows("trade"), await rig.rows("candle", *MAY_DIFFER)))
         for market, some in made.items():
             key = await rig.pool.fetchval(ENSURE, market.exchange, market.symbol)

@@ -5,6 +5,7 @@ the assigned owner ends the backend that has the row, if that backend is of its 
 transaction gone; whoever waited finds another version than it knew, or its own.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,10 +50,14 @@ _END_HOLDER = """
 
 @asynccontextmanager
 async def store_faults() -> AsyncIterator[None]:
-    """Turn the database's faults inside the block into `StoreError`; bugs stay what they are."""
+    """Turn the database's faults inside the block into `StoreError`; bugs stay what they are, and so does a cancellation."""
     try:
         yield
     except STORE_FAULTS as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # Cleaning up on a dead connection raises instead of the cancellation that it was for.
+            raise asyncio.CancelledError from error
         raise StoreError(describe(error)) from error
 
 

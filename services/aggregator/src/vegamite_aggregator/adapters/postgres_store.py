@@ -1,5 +1,7 @@
 """The system of record in PostgreSQL, as the aggregator sees it: state of a partition, and steps that change it."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,7 +9,13 @@ from typing import Any
 import asyncpg
 
 from vegamite_aggregator.adapters import candle_table, coverage_table
-from vegamite_aggregator.adapters.fence import advance, begin_locked, commit, store_faults
+from vegamite_aggregator.adapters.fence import (
+    STORE_FAULTS,
+    advance,
+    begin_locked,
+    commit,
+    store_faults,
+)
 from vegamite_aggregator.adapters.log_table import ensure_epoch
 from vegamite_aggregator.adapters.market_table import MarketTable, describe, description
 from vegamite_aggregator.adapters.outbox_table import write_outbox
@@ -38,6 +46,8 @@ _NEW_FENCE = """
     ON CONFLICT DO NOTHING
 """
 
+ROLLBACK_SECONDS = 2.0
+
 
 class PostgresCandleStore:
     """`CandleStore` over a pool of asyncpg; `owner` names this process in the fences it writes."""
@@ -61,7 +71,11 @@ class PostgresCandleStore:
     async def load(self, partition: int, *, begin_offset: int) -> PartitionState:
         """Return the partition's committed state, all of one instant; see `CandleStore`."""
         async with store_faults(), self._pool.acquire() as connection:
-            await connection.execute(_NEW_FENCE, partition, self._epoch, begin_offset, self._owner)
+            # Looks first: an insertion would wait for whoever has the row locked, for ever if that one is stopped.
+            if await connection.fetchrow(_FENCE, partition) is None:
+                await connection.execute(
+                    _NEW_FENCE, partition, self._epoch, begin_offset, self._owner
+                )
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await self._load(connection, partition)
 
@@ -263,11 +277,13 @@ def _by_market(rows: Iterable[Any], names: Mapping[int, Market]) -> dict[Market,
 
 
 async def _roll_back(connection: Connection) -> None:
-    """End the transaction; a connection that can't say so is thrown away, and the server ends it."""
-    if connection.is_closed():
-        return
+    """End the transaction; a connection that can't do so any more is thrown away, and the server ends it."""
     try:
-        await connection.execute("ROLLBACK", timeout=2.0)
-    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK", timeout=ROLLBACK_SECONDS)
+    except STORE_FAULTS:
+        with contextlib.suppress(asyncpg.InterfaceError):
+            connection.terminate()
+    except asyncio.CancelledError:
         connection.terminate()
         raise

@@ -154,6 +154,7 @@ class AggregatorService:
     async def _follow_assignment(self, member: Member, group: asyncio.TaskGroup) -> None:
         """Have a worker for each assigned partition; while the group is changing, those there are go on."""
         assigned = member.assignment
+        known: frozenset[int] | None = None
         while True:
             if assigned is None:
                 try:
@@ -167,8 +168,10 @@ class AggregatorService:
                 worker.read_again()
             for partition in sorted(assigned - frozenset(self._workers)):
                 self._start_worker(partition, member, group)
-            PARTITIONS.set(len(assigned))
-            log.info("partitions assigned", partitions=sorted(assigned))
+            if assigned != known:
+                log.info("partitions assigned", partitions=sorted(assigned))
+                PARTITIONS.set(len(assigned))
+            known = assigned
             assigned = await member.assignment_changed()
 
     def _start_worker(self, partition: int, member: Member, group: asyncio.TaskGroup) -> None:
