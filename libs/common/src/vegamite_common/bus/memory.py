@@ -124,8 +124,10 @@ class MemoryBus:
             raise ValueError("nothing to publish")
         log = logs[partition]
         try:
-            async with asyncio.timeout(self._publish_seconds), log.lock:
-                await log.make_room(sum(map(log.size_of, records)))
+            async with log.lock:
+                await log.make_room(
+                    sum(map(log.size_of, records)), patience_seconds=self._publish_seconds
+                )
                 end = log.end + len(records)
                 if end > log.reserved:
                     reserved = end + self._offset_block

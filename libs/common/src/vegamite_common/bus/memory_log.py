@@ -59,15 +59,17 @@ class MemoryLog:
         self._closed = True
         self._room.set()
 
-    async def make_room(self, size: int) -> None:
+    async def make_room(self, size: int, *, patience_seconds: float) -> None:
         """Drop the oldest records until `size` bytes fit; wait while what the holders haven't read fills three quarters.
 
-        A batch larger than that waits until they have read everything.
+        A batch larger than that waits until they have read everything. Slow holders are waited for; raises `TimeoutError`
+        once they have read nothing at all for `patience_seconds`.
         """
         allowed = self._retained_bytes - self._retained_bytes // _KEPT_SHARE - size
         while self._unread() > max(allowed, 0):
             self._room.clear()
-            await self._room.wait()
+            async with asyncio.timeout(patience_seconds):
+                await self._room.wait()
             if self._closed:
                 raise BusError("the bus is not running")
         while (

@@ -122,8 +122,8 @@ class KafkaMember(KafkaReader):
         while True:
             consumer = self._new_consumer()
             try:
-                await consumer.start()
                 self._in_group = consumer
+                await consumer.start()
                 backoff.reset()
                 while True:
                     if self._owner_moves():

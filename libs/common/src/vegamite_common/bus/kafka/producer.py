@@ -20,7 +20,7 @@ from vegamite_common.bus.port import Ack, BusError, Record
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.logging import RepeatedFault
 
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 3.0
 _END_SECONDS = 1.0
 
 

@@ -6,9 +6,11 @@ the one before its question was sent, so that a process that was stopped never t
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
@@ -22,7 +24,11 @@ CONFIRM_SECONDS = 0.2
 """How often the ends are asked for; a fetch counts as fresh for a second."""
 
 _FETCH_WAIT_MS = 200
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 3.0
+_STUCK_REQUESTS = 3
+"""After so many times a request's time limit without a record that is there, the client is replaced."""
+
+log = structlog.get_logger(__name__)
 
 
 class KafkaReader:
@@ -42,16 +48,9 @@ class KafkaReader:
         self._fault = RepeatedFault(
             "reading from Kafka fails", over="reading from Kafka works again", topic=topic
         )
-        section = connection.section
-        self._consumer = AIOKafkaConsumer(
-            **connection.arguments(),
-            group_id=None,
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
-            fetch_max_bytes=section.fetch_max_bytes,
-            max_partition_fetch_bytes=section.fetch_max_bytes,
-        )
+        self._holes: dict[int, int] = {}
+        self._behind_since: float | None = None
+        self._consumer = self._new_consumer()
 
     async def start(self) -> None:
         """Connect; raises `BusError`."""
@@ -96,6 +95,7 @@ class KafkaReader:
         self._require_open()
         records: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]] = {}
         if self._readable():
+            await self._replace_stuck_client()
             try:
                 with faults(f"reading {self._topic}"):
                     records = await self._consumer.getmany(
@@ -169,6 +169,7 @@ class KafkaReader:
             messages = self._next_messages(partition, records.get(self._at(partition), ()))
             end, confirmed = self._ends.get(partition, (0, 0))
             if messages:
+                self._holes.pop(partition, None)
                 self._positions[partition] = messages[-1].offset + 1
                 end = max(end, messages[-1].offset + 1)
             if messages or confirmed > self._told.get(partition, 0):
@@ -176,6 +177,7 @@ class KafkaReader:
                 # Without an answer about the end yet, the log has answered since the last record was appended.
                 instant = confirmed or messages[-1].append_time
                 fetched.append(Fetched(partition, messages, end, instant))
+        self._note_progress(fetched)
         if self._error is not None and not any(item.messages for item in fetched):
             raise BusError(
                 f"Kafka, reading {self._topic}: {describe(self._error)}"
@@ -191,8 +193,7 @@ class KafkaReader:
             if record.offset < expected:
                 continue
             if record.offset > expected:
-                # Fetched for an earlier position, or beyond records that expired: ask again from where we are.
-                self._consumer.seek(self._at(partition), expected)
+                self._ask_again(partition, expected)
                 break
             messages.append(
                 Message(
@@ -205,6 +206,50 @@ class KafkaReader:
             )
             expected += 1
         return messages
+
+    def _ask_again(self, partition: int, expected: int) -> None:
+        """What came begins after the position: it was fetched for an earlier one. A second time it is a real hole."""
+        if self._holes.get(partition) == expected:
+            raise BusError(f"topic {self._topic}, partition {partition}: no record {expected}")
+        self._holes[partition] = expected
+        self._consumer.seek(self._at(partition), expected)
+
+    def _new_consumer(self) -> AIOKafkaConsumer:
+        fetch_max_bytes = self._connection.section.fetch_max_bytes
+        return AIOKafkaConsumer(
+            **self._connection.arguments(),
+            group_id=None,
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_bytes=fetch_max_bytes,
+            max_partition_fetch_bytes=fetch_max_bytes,
+        )
+
+    async def _replace_stuck_client(self) -> None:
+        """Begin anew with a client that brings nothing though the log, which answers, has more."""
+        since = self._behind_since
+        limit = _STUCK_REQUESTS * self._connection.request_seconds
+        if since is None or self._error is not None or time.monotonic() - since < limit:
+            return
+        log.warning("the Kafka client brings no records; replaced", topic=self._topic)
+        self._behind_since = time.monotonic()
+        stuck, self._consumer = self._consumer, self._new_consumer()
+        await stop_consumer(stuck)
+        with faults(f"reading {self._topic}"):
+            async with asyncio.timeout(self._connection.request_seconds):
+                await self._consumer.start()
+        self._assign()
+
+    def _note_progress(self, fetched: Sequence[Fetched]) -> None:
+        behind = any(
+            self._ends.get(partition, (0, 0))[0] > position
+            for partition, position in self._positions.items()
+        )
+        if not behind or any(item.messages for item in fetched):
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = time.monotonic()
 
     async def _wait_for_work(self, seconds: float) -> None:
         self._moved.clear()
@@ -263,5 +308,7 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     done, _ = await asyncio.wait({stopping}, timeout=_STOP_SECONDS)
     if not done:
         stopping.cancel()
+        # What the client still tries in the background ends without its connections.
+        await consumer._client.close()  # noqa: SLF001
     elif stopping.exception() is not None and not isinstance(stopping.exception(), OPERATIONAL):
         stopping.result()
