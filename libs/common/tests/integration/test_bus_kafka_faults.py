@@ -182,6 +182,51 @@ async def test_a_reader_says_that_the_broker_is_away_and_goes_on_without_a_hole(
     assert numbers(await read_through(reader, 5))[:5] == list(range(10, 15))
 
 
+async def test_a_client_that_brings_nothing_is_replaced_and_no_record_is_missed(
+    broker: KafkaServer,
+) -> None:
+    bus = KafkaBus(section(broker, request_timeout_ms=500), SystemClock())
+    await bus.start()
+    topic = f"stuck-{uuid.uuid4().hex}"
+    await bus.create_topics([spec_of(topic)])
+    reader = await bus.reader(topic)
+    await reader.seek({0: 0})
+    await bus.producer().publish(topic, 0, numbered(0, 5))
+    assert numbers(await read(reader, 5)) == list(range(5))
+    # What an error inside the client does: its fetching ends, and nobody is told.
+    reader._consumer._fetcher._fetch_task.cancel()
+    await bus.producer().publish(topic, 0, numbered(5, 5))
+    with structlog.testing.capture_logs() as told:
+        assert numbers(await read(reader, 5)) == list(range(5, 10))
+    assert [line["event"] for line in told] == ["the Kafka client brings no records; replaced"]
+    await bus.close()
+
+
+async def test_a_member_whose_owner_does_not_read_loses_its_partitions(
+    broker: KafkaServer, topic: str
+) -> None:
+    bus = KafkaBus(section(broker, max_poll_interval_ms=1500), SystemClock())
+    await bus.start()
+    stuck = await bus.join(topic, f"group-{topic}")
+    await assigned(stuck, ALL)
+    moving = await bus.join(topic, f"group-{topic}")
+
+    async def has_all() -> bool:
+        await moving.poll(max_records=1, timeout=0.05)
+        return moving.assignment == ALL
+
+    await eventually(has_all, timeout_s=60)
+    await eventually(lambda: stuck.assignment is None)
+
+    async def shared() -> bool:
+        for member in (stuck, moving):
+            await member.poll(max_records=1, timeout=0.05)
+        return all(len(member.assignment or ()) == 2 for member in (stuck, moving))
+
+    await eventually(shared, timeout_s=60, message="who reads again is a member again")
+    await bus.close()
+
+
 async def test_a_member_has_its_partitions_again_after_the_broker_was_killed(
     bus: KafkaBus, topic: str, broker: KafkaServer
 ) -> None:

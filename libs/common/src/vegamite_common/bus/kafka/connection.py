@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from vegamite_common.bus.port import BusError
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.section import KafkaSection
 
-OPERATIONAL = (KafkaError, OSError, TimeoutError)
+OPERATIONAL = (KafkaError, ConsumerStoppedError, OSError, TimeoutError)
 """What a cluster can do to a correct program."""
 
 

@@ -120,7 +120,7 @@ class KafkaMember(KafkaReader):
         """Be a member, for ever: a client that gave up is replaced."""
         backoff = Backoff(first_seconds=0.2, limit_seconds=5.0)
         while True:
-            consumer = self._new_consumer()
+            consumer = self._new_group_client()
             try:
                 self._in_group = consumer
                 await consumer.start()
@@ -142,7 +142,7 @@ class KafkaMember(KafkaReader):
         limit = self._connection.section.max_poll_interval_ms / 1000
         return not self._fetch or time.monotonic() - self._last_poll <= limit
 
-    def _new_consumer(self) -> AIOKafkaConsumer:
+    def _new_group_client(self) -> AIOKafkaConsumer:
         section = self._connection.section
         # The assignor keeps its state in its class, so each member has a class of its own.
         sticky = type("Sticky", (StickyPartitionAssignor,), {})
