@@ -1,6 +1,7 @@
 """A served API over a real PostgreSQL and the in-process bus; the real aggregator beside it where a test wants one."""
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 import websockets.asyncio.client as ws_client
 from pydantic import SecretStr
+from websockets.exceptions import ConnectionClosed
 
 from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
@@ -115,8 +117,9 @@ class Stream:
     async def closed(self) -> int:
         """Read to the end; return the close code."""
         async with asyncio.timeout(20):
-            async for text in self.connection:
-                self.messages.append(json.loads(text))
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    self.messages.append(json.loads(await self.connection.recv()))
         assert self.connection.close_code is not None
         return self.connection.close_code
 

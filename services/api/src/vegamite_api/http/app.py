@@ -48,7 +48,7 @@ def create_app(context: Context) -> FastAPI:
 
 
 def _install_documents(app: FastAPI, version: str) -> None:
-    openapi = msgspec.json.encode(build_openapi(app, version))
+    openapi = msgspec.json.encode(build_openapi(app, version, [*reading.routes, *tracking.routes]))
     asyncapi = msgspec.json.encode(build_asyncapi(version))
 
     async def openapi_document(request: Request) -> Response:

@@ -1,10 +1,13 @@
 """The OpenAPI document: made from the routes, with schemas made from the types that are served."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from vegamite_api.core.row import ExchangeRow
 from vegamite_api.core.view import (
@@ -60,8 +63,8 @@ def served_schemas(template: str) -> dict[str, Any]:
     return components
 
 
-def build_openapi(app: FastAPI, version: str) -> dict[str, Any]:
-    """Return the application's OpenAPI document."""
+def build_openapi(app: FastAPI, version: str, routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """Return the application's OpenAPI document; `routes` are those that it describes."""
     document = get_openapi(
         title="vegamite",
         version=version,
@@ -75,10 +78,12 @@ def build_openapi(app: FastAPI, version: str) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            _finish(operation, writes=method != "get")
-            operation["operationId"] = _operation_id(path, method)
+    for route in routes:
+        if isinstance(route, APIRoute):
+            for method in route.methods or ():
+                operation = document["paths"][route.path_format][method.lower()]
+                _finish(operation, route.openapi_extra or {}, writes=method != "GET")
+                operation["operationId"] = _operation_id(route.path_format, method.lower())
     return document
 
 
@@ -97,15 +102,9 @@ def _schemas() -> dict[str, Any]:
     return schemas
 
 
-def _finish(operation: dict[str, Any], *, writes: bool) -> None:
-    """Take out what the framework supposes of its own, and say which key is needed."""
-    own = operation.get("responses", {})
-    operation["responses"] = {
-        status: response
-        for status, response in own.items()
-        if "HTTPValidationError" not in msgspec.json.encode(response).decode()
-    }
-    operation.pop("tags", None)
+def _finish(operation: dict[str, Any], told: dict[str, Any], *, writes: bool) -> None:
+    """Put what the route tells in place of what the framework made of it (it loses nulls), and say which key is needed."""
+    operation.update(told)
     keys: list[dict[str, list[str]]] = [{"bearer": []}, {"header": []}]
     operation["security"] = keys if writes else [*keys, {}]
 
