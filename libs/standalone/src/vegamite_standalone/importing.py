@@ -2,21 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from vegamite_aggregator.adapters.schema import SCHEMA_MINIMUM, SCHEMA_VERSION
 from vegamite_aggregator.bootstrap import open_service as open_aggregator
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import BusError
 from vegamite_common.domain.time import format_time
 from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
-from vegamite_common.runtime.postgres import open_pool
-from vegamite_standalone.archive.import_job import ImportRequest, ImportResult, run_import
+from vegamite_common.runtime.postgres import open_pool, wait_for_schema
+from vegamite_standalone.archive.import_job import (
+    ImportRequest,
+    ImportResult,
+    read_archives,
+    store_archives,
+)
 from vegamite_standalone.local_system import hold_data_directory, open_local_system
 from vegamite_standalone.settings import ProcessSettings
 
@@ -83,41 +89,47 @@ async def import_into_directory(
     settings: ProcessSettings, request: ImportRequest, outcome: ImportOutcome, stop: Stop
 ) -> None:
     """Import into the instance of the data directory, which must not be running: its own database, bus and aggregator."""
-    section = settings.standalone.standalone
-    async with (
-        hold_data_directory(section.data_directory) as directory,
-        open_local_system(settings.standalone, directory=directory) as system,
-        _run_aggregator(settings.aggregator, system.resources),
-    ):
-        await _import(request, system.resources, outcome, stop)
+    path = settings.standalone.standalone.data_directory
+    now = settings.standalone.clock.clock().now()
+    with ImportBar(Console(stderr=True)) as bar:
+        async with read_archives(request, now=now, stop=stop, progress=bar) as read:
+            if not read.empty:
+                async with (
+                    hold_data_directory(path) as directory,
+                    open_local_system(settings.standalone, directory=directory) as system,
+                    _run_aggregator(settings.aggregator, system.resources),
+                ):
+                    await store_archives(read, resources=system.resources, stop=stop, progress=bar)
+            outcome.result = read.result
 
 
 async def import_into_cluster(
     settings: AggregatorSettings, request: ImportRequest, outcome: ImportOutcome, stop: Stop
 ) -> None:
     """Import through Kafka; whichever aggregator owns the market's partition stores it."""
+    now = settings.clock.clock().now()
+    with ImportBar(Console(stderr=True)) as bar:
+        async with read_archives(request, now=now, stop=stop, progress=bar) as read:
+            if not read.empty:
+                async with _open_cluster(settings) as resources:
+                    await store_archives(read, resources=resources, stop=stop, progress=bar)
+            outcome.result = read.result
+
+
+@asynccontextmanager
+async def _open_cluster(settings: AggregatorSettings) -> AsyncIterator[Resources]:
     clock = settings.clock.clock()
-    pool = await open_pool(settings.postgres, application_name="vegamite-import")
-    bus = KafkaBus(settings.kafka, clock)
-    try:
+    async with AsyncExitStack() as stack:
+        pool = await open_pool(settings.postgres, application_name="vegamite-import")
+        stack.push_async_callback(pool.close)
+        await wait_for_schema(pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_VERSION, timeout_seconds=5.0)
+        bus = KafkaBus(settings.kafka, clock)
         try:
             await bus.start()
         except BusError as error:
             raise StartError(f"Kafka can't be reached: {error}") from None
-        try:
-            resources = Resources(clock=clock, bus=bus, pool=pool)
-            await _import(request, resources, outcome, stop)
-        finally:
-            await bus.close()
-    finally:
-        await pool.close()
-
-
-async def _import(
-    request: ImportRequest, resources: Resources, outcome: ImportOutcome, stop: Stop
-) -> None:
-    with ImportBar(Console(stderr=True)) as bar:
-        outcome.result = await run_import(request, resources=resources, stop=stop, progress=bar)
+        stack.push_async_callback(bus.close)
+        yield Resources(clock=clock, bus=bus, pool=pool)
 
 
 @asynccontextmanager

@@ -154,7 +154,7 @@ def generated_day(directory: Path) -> Archive:
     """A day from the fake exchange's generator, as the exchange's own objects."""
     begin, end = 1_650_000_000_000 // 86_400_000 * 86_400_000, 0
     end = begin + 86_400_000
-    feed = GeneratedFeed("XRPETH", seed=7, rate=0.08)
+    feed = GeneratedFeed("XRP/ETH", seed=7, rate=0.08)
     rows = [
         msgspec.to_builtins(trade)
         for trade in feed.from_time(begin, until=end - 1, limit=1_000_000)

@@ -135,6 +135,7 @@ def test_nothing_is_made_for_a_broken_file_alone(
     assert done.returncode == 1
     assert done.stderr == f"{broken}:1: 1 fields; 7 or 8 are expected\n"
     assert "0 trades read, 0 new" in done.stdout
+    assert list(server_directory.iterdir()) == [broken]
 
 
 async def test_an_instance_that_runs_is_not_imported_into(

@@ -56,11 +56,11 @@ async def test_the_first_start_shows_a_market_that_moves_with_its_last_day(insta
 async def test_a_killed_instance_has_everything_when_it_is_started_again(instance: Any) -> None:
     instance.start()
 
-    def three_minutes() -> Any:
+    def newest_trades() -> list[Any]:
         trades = instance.json("/v1/trades", market=DEMO, limit=200)["data"]
-        return trades if len(trades) == 200 else None
+        return trades if len(trades) == 200 else []
 
-    before = await eventually(three_minutes, timeout_s=60)
+    before = await eventually(newest_trades, timeout_s=60)
     database = instance.database_pid()
     key = instance.key
     instance.kill()

@@ -6,7 +6,8 @@ each other without a pause that would make it look abandoned.
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -76,46 +77,63 @@ class ImportResult:
         return self.findings.trades - self.stored
 
 
-async def run_import(
-    request: ImportRequest, *, resources: Resources, stop: Stop, progress: Progress
-) -> ImportResult:
-    """Import and return once everything is stored; `StartError` where it was stopped or the log refuses."""
-    result = ImportResult()
-    job = f"import-{uuid.uuid4()}"
+@dataclass
+class ReadArchives:
+    """Archives that were read whole: what a job will send, and what was found; nothing is sent or made yet."""
+
+    request: ImportRequest
+    rules: IntakeRules
+    spool: Spool
+    result: ImportResult
+    records: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to send: neither a trade nor a claim."""
+        return not self.records and self.result.covered is None
+
+
+@asynccontextmanager
+async def read_archives(
+    request: ImportRequest, *, now: Micros, stop: Stop, progress: Progress
+) -> AsyncIterator[ReadArchives]:
+    """Read all archives, at our clock's instant `now` (microseconds); `StartError` where that was stopped."""
     rules = IntakeRules(
         market=request.market,
-        job=job,
+        job=f"import-{uuid.uuid4()}",
         resolution=request.resolution,
-        received_time=resources.clock.now(),
+        received_time=now,
         skip_bad=request.skip_bad,
     )
     with Spool() as spool:
-        count = await asyncio.to_thread(_read_all, request, rules, spool, result, progress, stop)
+        read = ReadArchives(request=request, rules=rules, spool=spool, result=ImportResult())
+        await asyncio.to_thread(_read_all, read, progress, stop)
         _check(stop)
-        if result.findings.whole and not result.refused:
-            result.covered = request.covered
-        if not count and result.covered is None:
-            return result
-        await ensure_market(resources.pool, request.market)
-        records = _job_records(rules, spool.read(), result.covered)
-        await _send(records, count + 3, request.market, resources, stop, progress)
-    result.stored = await _wait_until_stored(job, resources, stop, progress, result.findings.trades)
-    return result
+        if read.result.findings.whole and not read.result.refused:
+            read.result.covered = request.covered
+        yield read
 
 
-def _read_all(
-    request: ImportRequest,
-    rules: IntakeRules,
-    spool: Spool,
-    result: ImportResult,
-    progress: Progress,
-    stop: Stop,
-) -> int:
-    """Read every archive into the spool; one that is refused leaves nothing there. Returns the number of records."""
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in request.files]
+async def store_archives(
+    read: ReadArchives, *, resources: Resources, stop: Stop, progress: Progress
+) -> None:
+    """Send what was read and return once everything is stored; `StartError` where it was stopped or the log refuses."""
+    market = read.request.market
+    await ensure_market(resources.pool, market)
+    records = _job_records(read.rules, read.spool.read(), read.result.covered)
+    await _send(records, read.records + 3, market, resources, stop, progress)
+    read.result.stored = await _wait_until_stored(
+        read.rules.job, resources, stop, progress, read.result.findings.trades
+    )
+
+
+def _read_all(read: ReadArchives, progress: Progress, stop: Stop) -> None:
+    """Read every archive into the spool; one that is refused leaves nothing there."""
+    files = read.request.files
+    sizes = [path.stat().st_size if path.is_file() else 0 for path in files]
     total, done = sum(sizes), 0
-    for path, size in zip(request.files, sizes, strict=True):
-        mark = spool.mark()
+    for path, size in zip(files, sizes, strict=True):
+        mark = read.spool.mark()
         begun = done
 
         def consumed(position: int, begun: int = begun) -> None:
@@ -123,15 +141,15 @@ def _read_all(
             progress.reading(begun + position, total)
 
         try:
-            findings = take_archive(path, rules=rules, spool=spool, consumed=consumed)
+            findings = take_archive(path, rules=read.rules, spool=read.spool, consumed=consumed)
         except ArchiveError as error:
-            spool.roll_back(mark)
-            result.refused.append(str(error))
+            read.spool.roll_back(mark)
+            read.result.refused.append(str(error))
         else:
-            result.findings.add(findings)
+            read.result.findings.add(findings)
         done += size
         progress.reading(done, total)
-    return sum(1 for _ in spool.read())
+    read.records = sum(1 for _ in read.spool.read())
 
 
 def _job_records(
