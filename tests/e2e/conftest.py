@@ -104,7 +104,7 @@ class System:
     def find_api(self) -> None:
         """Wait until the API that was started last serves; its port is new each time."""
         management = self.api.wait_for_record("management_port")
-        self.base = f"http://127.0.0.1:{self.api.wait_for_record('api_port')}"
+        self.base = f"http://127.0.0.1:{self.api.wait_for_record('port')}"
         self.api.wait_until_ready(f"http://127.0.0.1:{management}/readyz")
 
     def _write_config(self, exchange_url: str) -> None:
@@ -199,7 +199,7 @@ class Client:
             spans = (await self.get("/v1/coverage", market=MARKET))["data"]
             gaps = (await self.get("/v1/gaps", market=MARKET))["data"]
             wanted = (parse_time(start), parse_time(end))
-            inside = [(parse_time(span["from"]), parse_time(span["to"])) for span in spans]
+            inside = [(parse_time(span["from_time"]), parse_time(span["to_time"])) for span in spans]
             assert any(a <= wanted[0] and wanted[1] <= b for a, b in inside), f"{spans} {gaps}"
 
         await eventually(covered, timeout_s=timeout_s)

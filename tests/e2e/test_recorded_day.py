@@ -83,7 +83,7 @@ class View:
 
 def rank(candle: dict[str, Any]) -> tuple[int, int, bool, int]:
     """The order of a candle's states: (epoch, as_of, final, revision)."""
-    epoch, _, offset = candle["as_of"].split("-")
+    epoch, offset = candle["as_of"].split("-")
     return (int(epoch), int(offset), candle["final"], candle["revision"])
 
 
