@@ -87,7 +87,8 @@ class View {
     }
     this.drawMarkets();
     const known = this.markets.some((market) => market.market === this.market);
-    const first = this.markets.find((market) => market.state === "live") ?? this.markets[0];
+    // Right after the start none is live yet: the simulated one will be, with or without internet.
+    const first = this.markets.find((market) => market.state === "live") ?? this.markets.find((market) => market.simulated) ?? this.markets[0];
     if (!first) this.notice("No market is tracked yet. Add one with: vegamite markets add kraken:BTC/USD");
     else if (!known || !this.stream) this.open(known ? this.market : first.market, this.timeframe);
     this.drawBadges();
