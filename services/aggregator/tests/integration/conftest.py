@@ -152,7 +152,7 @@ class Rig:
                 left = await self.pool.fetchval("SELECT count(*) FROM outbox")
             except POSTGRES_FAULTS:
                 return False  # a test took the database away
-            fences = dict(rows)
+            fences = {row["partition"]: row["next_offset"] for row in rows}
             return not left and all(fences.get(at) == end for at, end in ends.items())
 
         await eventually(done, timeout_s=60, message="the aggregator reads and publishes all")

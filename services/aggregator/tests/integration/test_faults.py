@@ -257,29 +257,33 @@ async def test_a_step_that_writes_nothing_commits_nothing(rig: Any) -> None:
     assert (fence["version"], fence["next_offset"]) == (0, 5)
 
 
+async def take_from(
+    stopped: PostgresCandleStore, owner: PostgresCandleStore, state: PartitionState
+) -> None:
+    """Let one owner stop inside a transaction, and the next do its own step meanwhile."""
+    async with stopped.step(state) as stuck:
+        await stuck.write(nothing_new(state))
+        same = await owner.load(state.partition, begin_offset=0)
+        async with owner.step(same) as step:  # waits two seconds for the lock, then takes it
+            await step.write(nothing_new(same))
+
+
 async def test_an_owner_that_was_stopped_inside_a_transaction_is_thrown_out_of_it(rig: Any) -> None:
     stopped, owner = await store_of(rig, "stopped"), await store_of(rig, "owner")
     state = await stopped.load(0, begin_offset=0)
     with pytest.raises(StoreError):
-        async with stopped.step(state) as stuck:
-            await stuck.write(nothing_new(state))
-            same = await owner.load(0, begin_offset=0)
-            async with owner.step(same) as step:  # waits two seconds for the lock, then takes it
-                await step.write(nothing_new(same))
+        await take_from(stopped, owner, state)
     fence = (await rig.rows("partition_fence"))[0]
     assert (fence["version"], fence["owner"]) == (1, "owner")
 
 
 async def test_only_the_holder_of_the_fence_is_thrown_out(rig: Any) -> None:
-    """A backend that waits for another partition's fence, or holds it, has done nothing to us."""
+    """A backend that holds another partition's fence has done nothing to us."""
     stopped, owner = await store_of(rig, "stopped"), await store_of(rig, "owner")
     states = [await stopped.load(at, begin_offset=0) for at in (0, 1)]
     async with stopped.step(states[1]) as bystander:
         with pytest.raises(StoreError):
-            async with stopped.step(states[0]) as stuck:
-                await stuck.write(nothing_new(states[0]))
-                async with owner.step(states[0]) as step:
-                    await step.write(nothing_new(states[0]))
+            await take_from(stopped, owner, states[0])
         await bystander.write(nothing_new(states[1]))
     assert [row["version"] for row in await rig.rows("partition_fence")] == [1, 1]
 

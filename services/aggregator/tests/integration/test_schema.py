@@ -16,6 +16,7 @@ async def test_migrating_twice_does_nothing_the_second_time(database: str) -> No
     connection = await asyncpg.connect(database)
     row = await connection.fetchrow("SELECT * FROM schema_version")
     await connection.close()
+    assert row is not None
     assert (row["version"], row["compatible_from"]) == (SCHEMA_VERSION, 1)
 
 
@@ -73,6 +74,7 @@ async def test_ensuring_a_market_gives_one_number_however_often_and_whoever_asks
     numbers = await asyncio.gather(*(pool.fetchval(ask) for _ in range(8)))
     assert len(set(numbers)) == 1
     row = await pool.fetchrow("SELECT * FROM market")
+    assert row is not None
     assert (row["state"], row["base"], row["quote"]) == ("unverified", "BTC", "USD")
     other = await pool.fetchval(ask.replace("BTC", "ETH"))
     assert other == numbers[0] + 1, "asking again burns no numbers"

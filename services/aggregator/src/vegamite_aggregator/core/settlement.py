@@ -68,6 +68,7 @@ class Settlement:
         self._deltas: Mapping[CandleKey, Delta] = plan.deltas.get(market, {})
         self._loaded = {stored.key: stored for stored in loaded.candles.get(market, ())}
         self._exact: dict[CandleKey, Tally] = {}
+        self._lost: set[CandleKey] = set()  # in memory, but found missing in the store
         self._coverage = coverage
         self._standing = Standing(epoch=epoch, as_of=plan.intake.next_offset - 1, updated_at=now)
         self._past = NEVER if plan.log_time is None else plan.log_time - plan.timing.grace
@@ -89,6 +90,11 @@ class Settlement:
     def rebuild(self, asked: RebuildRange, fold: TradeFold) -> None:
         """Decide the candles of whole days by all their stored trades; before `settle`."""
         totals = fold.total()
+        self._lost |= {
+            key
+            for key in self._state.candles
+            if asked.from_time <= key[1] < asked.to_time and key not in self._loaded
+        }
         for timeframe in _UP_TO_A_DAY:
             self._replace(timeframe, totals[timeframe], asked.from_time, asked.to_time)
         for key in self._deltas:
@@ -131,7 +137,11 @@ class Settlement:
     def _find(self, key: CandleKey) -> StoredCandle | None:
         if key in self.deleted:
             return None
-        return self.changed.get(key) or self._state.candles.get(key) or self._loaded.get(key)
+        # What was loaded in this step is the row itself; memory is a copy of it.
+        found = self.changed.get(key) or self._loaded.get(key)
+        if found is None and key not in self._lost:
+            found = self._state.candles.get(key)
+        return found
 
     def _settle(self, key: CandleKey) -> None:
         self._settled.add(key)
