@@ -142,6 +142,8 @@ class MemoryBus:
             ) from None
         for reader in self._readers:
             reader.wake(topic)
+        # As over a network: whoever publishes in a loop lets the others run.
+        await asyncio.sleep(0)
         return ack
 
     def now(self) -> int:
@@ -216,6 +218,7 @@ class MemoryReader:
     ) -> Sequence[Fetched]:
         """Return what is there, at most `max_records`, shared evenly; else wait up to `timeout` seconds."""
         self._require_open()
+        await asyncio.sleep(0)
         fetched = self._take(max_records)
         if timeout > 0 and not any(item.messages for item in fetched):
             self._wake.clear()

@@ -280,6 +280,27 @@ class BusContract:
         with pytest.raises(BusError, match="partition 4"):
             await reader.seek({PARTITIONS: 0})
 
+    async def test_publishing_and_polling_in_a_loop_let_others_run(
+        self, bus: Bus, topic: str, reader: Reader
+    ) -> None:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        running = asyncio.create_task(other())
+        for number in range(10):
+            await bus.producer().publish(topic, 0, numbered(number, 1))
+        assert turns >= 10
+        turns = 0
+        for _ in range(10):
+            await reader.poll(max_records=1, timeout=1.0)
+        assert turns >= 10
+        running.cancel()
+
     async def test_topics_are_made_once_and_checked(self, bus: Bus, topic: str) -> None:
         await bus.producer().publish(topic, 0, numbered(0, 3))
         await bus.create_topics([spec_of(topic)])

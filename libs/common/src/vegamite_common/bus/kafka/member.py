@@ -15,7 +15,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from vegamite_common.bus.kafka.connection import OPERATIONAL, KafkaConnection, describe, faults
-from vegamite_common.bus.kafka.reader import KafkaReader, stop_consumer
+from vegamite_common.bus.kafka.log_ends import stop_consumer
+from vegamite_common.bus.kafka.reader import KafkaReader
 from vegamite_common.bus.port import BusError, Fetched
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.logging import RepeatedFault
@@ -35,9 +36,8 @@ class KafkaMember(KafkaReader):
         group: str,
         fetch: bool,
     ) -> None:
-        super().__init__(connection, topic, partitions)
+        super().__init__(connection, topic, partitions, fetch=fetch)
         self._group = group
-        self._fetch = fetch
         self._assignment: frozenset[int] | None = None
         self._changed = asyncio.Event()
         self._membership: asyncio.Task[None] | None = None

@@ -1,8 +1,6 @@
 """Reading chosen partitions of one topic from Kafka.
 
 Positions are ours: a record is delivered only at the offset that comes next, whatever the client has in its buffers.
-Next to the fetching, the ends of the partitions are asked for a few times a second. The instant noted with an end is
-the one before its question was sent, so that a process that was stopped never takes an old answer for a new one.
 """
 
 import asyncio
@@ -15,16 +13,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
-from vegamite_common.bus.kafka.connection import OPERATIONAL, KafkaConnection, describe, faults
+from vegamite_common.bus.kafka.connection import KafkaConnection, describe, faults
+from vegamite_common.bus.kafka.log_ends import LogEnds, start_consumer, stop_consumer
 from vegamite_common.bus.port import BusError, Fetched, Message, OffsetOutOfRangeError
 from vegamite_common.domain.time import Micros
-from vegamite_common.runtime.logging import RepeatedFault
-
-CONFIRM_SECONDS = 0.2
-"""How often the ends are asked for; a fetch counts as fresh for a second."""
 
 _FETCH_WAIT_MS = 200
-_STOP_SECONDS = 3.0
 _STUCK_REQUESTS = 3
 """After so many times a request's time limit without a record that is there, the client is replaced."""
 
@@ -34,34 +28,31 @@ log = structlog.get_logger(__name__)
 class KafkaReader:
     """Reads partitions from given offsets, without a group."""
 
-    def __init__(self, connection: KafkaConnection, topic: str, partitions: int) -> None:
+    def __init__(
+        self, connection: KafkaConnection, topic: str, partitions: int, *, fetch: bool = True
+    ) -> None:
         self._connection = connection
         self._topic = topic
         self._count = partitions
+        self._fetch = fetch
         self._positions: dict[int, int] = {}
-        self._ends: dict[int, tuple[int, Micros]] = {}
         self._told: dict[int, Micros] = {}
-        self._moved = asyncio.Event()
-        self._confirming: asyncio.Task[None] | None = None
-        self._error: BaseException | None = None
-        self._closed = False
-        self._fault = RepeatedFault(
-            "reading from Kafka fails", over="reading from Kafka works again", topic=topic
-        )
         self._holes: dict[int, int] = {}
+        self._moved = asyncio.Event()
         self._behind_since: float | None = None
+        self._closed = False
+        self._ends = LogEnds(connection, topic, lambda: self._positions)
         self._consumer = self._new_consumer()
 
     async def start(self) -> None:
         """Connect; raises `BusError`."""
-        with faults(f"reading {self._topic}"):
+        await self._ends.start()
+        if self._fetch:
             try:
-                async with asyncio.timeout(self._connection.request_seconds):
-                    await self._consumer.start()
+                await start_consumer(self._consumer, self._connection, self._topic)
             except BaseException:
-                await self._consumer.stop()
+                await self._ends.close()
                 raise
-        self._confirming = asyncio.create_task(self._confirm_ends(), name=f"ends {self._topic}")
 
     async def seek(self, positions: Mapping[int, int]) -> None:
         """Read these partitions, each from this offset on."""
@@ -69,6 +60,8 @@ class KafkaReader:
         for partition in positions:
             if not 0 <= partition < self._count:
                 raise BusError(f"topic {self._topic} has no partition {partition}")
+        if not self._fetch:
+            return
         fresh = set(positions) - set(self._positions)
         self._positions.update(positions)
         if fresh:
@@ -111,18 +104,12 @@ class KafkaReader:
     async def begin_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
         """Return the offset of the oldest record still there, or the end."""
         self._require_open()
-        with faults(f"asking where {self._topic} begins"):
-            async with asyncio.timeout(self._connection.request_seconds):
-                found = await self._consumer.beginning_offsets(list(map(self._at, partitions)))
-        return {at.partition: offset for at, offset in found.items()}
+        return await self._ends.begins(partitions)
 
     async def end_offsets(self, partitions: Sequence[int]) -> dict[int, int]:
         """Return the offset that the next record will get."""
         self._require_open()
-        with faults(f"asking where {self._topic} ends"):
-            async with asyncio.timeout(self._connection.request_seconds):
-                found = await self._consumer.end_offsets(list(map(self._at, partitions)))
-        return {at.partition: offset for at, offset in found.items()}
+        return await self._ends.ends(partitions)
 
     async def close(self) -> None:
         """Stop reading and disconnect."""
@@ -130,9 +117,7 @@ class KafkaReader:
             return
         self._closed = True
         self._moved.set()
-        if self._confirming is not None:
-            self._confirming.cancel()
-            await asyncio.wait({self._confirming})
+        await self._ends.close()
         await stop_consumer(self._consumer)
 
     def _readable(self) -> bool:
@@ -154,7 +139,6 @@ class KafkaReader:
         gone = [partition for partition in partitions if partition in self._positions]
         for partition in gone:
             del self._positions[partition]
-            self._ends.pop(partition, None)
             self._told.pop(partition, None)
         if gone and not self._closed:
             self._assign()
@@ -167,7 +151,7 @@ class KafkaReader:
             return []
         for partition in sorted(self._positions):
             messages = self._next_messages(partition, records.get(self._at(partition), ()))
-            end, confirmed = self._ends.get(partition, (0, 0))
+            end, confirmed = self._ends.confirmed.get(partition, (0, 0))
             if messages:
                 self._holes.pop(partition, None)
                 self._positions[partition] = messages[-1].offset + 1
@@ -178,10 +162,10 @@ class KafkaReader:
                 instant = confirmed or messages[-1].append_time
                 fetched.append(Fetched(partition, messages, end, instant))
         self._note_progress(fetched)
-        if self._error is not None and not any(item.messages for item in fetched):
+        if self._ends.error is not None and not any(item.messages for item in fetched):
             raise BusError(
-                f"Kafka, reading {self._topic}: {describe(self._error)}"
-            ) from self._error
+                f"Kafka, reading {self._topic}: {describe(self._ends.error)}"
+            ) from self._ends.error
         return fetched
 
     def _next_messages(
@@ -230,20 +214,18 @@ class KafkaReader:
         """Begin anew with a client that brings nothing though the log, which answers, has more."""
         since = self._behind_since
         limit = _STUCK_REQUESTS * self._connection.request_seconds
-        if since is None or self._error is not None or time.monotonic() - since < limit:
+        if since is None or self._ends.error is not None or time.monotonic() - since < limit:
             return
         log.warning("the Kafka client brings no records; replaced", topic=self._topic)
         self._behind_since = time.monotonic()
         stuck, self._consumer = self._consumer, self._new_consumer()
         await stop_consumer(stuck)
-        with faults(f"reading {self._topic}"):
-            async with asyncio.timeout(self._connection.request_seconds):
-                await self._consumer.start()
+        await start_consumer(self._consumer, self._connection, self._topic)
         self._assign()
 
     def _note_progress(self, fetched: Sequence[Fetched]) -> None:
         behind = any(
-            self._ends.get(partition, (0, 0))[0] > position
+            self._ends.confirmed.get(partition, (0, 0))[0] > position
             for partition, position in self._positions.items()
         )
         if not behind or any(item.messages for item in fetched):
@@ -274,41 +256,7 @@ class KafkaReader:
                     ) from error
                 self._consumer.seek(at, offset)
 
-    async def _confirm_ends(self) -> None:
-        """Ask for the ends, for ever; a failure is remembered for the next poll."""
-        while True:
-            if not self._positions:
-                await self._wait_for_work(CONFIRM_SECONDS)
-                continue
-            asked = self._connection.clock.now()
-            try:
-                ends = await self.end_offsets(list(self._positions))
-            except BusError as error:
-                self._error = error.__cause__ or error
-                self._fault.failed(self._error)
-            else:
-                self._error = None
-                self._fault.went_well()
-                for partition, end in ends.items():
-                    if partition in self._positions:
-                        self._ends[partition] = (end, asked)
-            await asyncio.sleep(CONFIRM_SECONDS)
-
     def _require_open(self) -> None:
         if self._closed:
             raise BusError("the reader is closed")
-        task = self._confirming
-        if task is not None and task.done() and not task.cancelled():
-            task.result()
-
-
-async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stop a client, without waiting long for a cluster that is away."""
-    stopping = asyncio.ensure_future(consumer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=_STOP_SECONDS)
-    if not done:
-        stopping.cancel()
-        # What the client still tries in the background ends without its connections.
-        await consumer._client.close()  # noqa: SLF001
-    elif stopping.exception() is not None and not isinstance(stopping.exception(), OPERATIONAL):
-        stopping.result()
+        self._ends.check()
