@@ -138,6 +138,12 @@ def _vegamite() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     return vegamite
 
 
+@pytest.fixture
+def vegamite_command() -> list[str]:
+    """What starts the command."""
+    return list(COMMAND)
+
+
 @dataclass(frozen=True)
 class Archive:
     """A day of trades as a file, and what must come of it; peers are another program's candles by timeframe."""
