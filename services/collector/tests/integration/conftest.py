@@ -165,7 +165,7 @@ async def _follow(bus: MemoryBus, ledger: Ledger, partitions: int) -> None:
 
 
 async def _project_gaps(pool: asyncpg.Pool[asyncpg.Record], ledger: Ledger) -> None:
-    """Keep gap rows as a projection of what the ledger knows, as the aggregator does."""
+    """Keep gap and job rows as a projection of what the ledger knows, as the aggregator does."""
     while True:
         rows = await pool.fetch(
             "SELECT t.market_key, m.exchange, m.symbol, t.history_from FROM tracked_market t JOIN market m USING (market_key)"
@@ -184,6 +184,7 @@ async def _project_gaps(pool: asyncpg.Pool[asyncpg.Record], ledger: Ledger) -> N
                     known = known.add(span.from_time, span.to_time)
             end = ledger.coverage(market).end
             holes = list(known.missing(begin, end)) if end is not None and end > begin else []
+            jobs = [record.job for record in ledger.kinds(JobEnded) if record.market == market]
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("DELETE FROM gap WHERE market_key = $1", row["market_key"])
                 for hole in holes:
@@ -193,6 +194,12 @@ async def _project_gaps(pool: asyncpg.Pool[asyncpg.Record], ledger: Ledger) -> N
                         to_datetime(hole.from_time),
                         to_datetime(hole.to_time),
                     )
+                await connection.execute(
+                    "INSERT INTO job (job, market_key, partition, origin, state, opened_time, last_append_time)"
+                    " SELECT unnest($2::text[]), $1, 0, 'backfill', 'ended', now(), now() ON CONFLICT DO NOTHING",
+                    row["market_key"],
+                    jobs,
+                )
         await asyncio.sleep(0.1)
 
 
