@@ -426,6 +426,19 @@ def test_a_job_is_silent_after_its_time_by_the_log_and_any_record_reopens_it(
     assert second(world).revision == 1
 
 
+def test_a_job_that_goes_on_after_its_end_in_one_batch_is_open(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.clock += HOUR
+    world.send_trades(MARKET, [trade(1, NOON)], origin=Origin.BACKFILL, job="j")
+    world.send(JobEnded(**ABOUT, job="j"))
+    world.send_trades(MARKET, [trade(2, NOON)], origin=Origin.BACKFILL, job="j")
+    world.step()
+
+    assert (world.store.jobs["j"].state, world.store.jobs["j"].ended_time) == ("open", None)
+    assert not second(world).final
+
+
 def test_in_a_backlog_a_job_is_silent_by_append_times_not_by_the_clock(
     world: Any, trade: MakeTrade
 ) -> None:

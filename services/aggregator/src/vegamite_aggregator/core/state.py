@@ -88,14 +88,12 @@ class MarketState:
         key = stored.key
         candle = stored.candle
         self.candles[key] = stored
-        if stored.held_by:
-            self.unsettled.pop(key, None)
-            self.incomplete.discard(key)
-        elif not candle.final:
+        self.unsettled.pop(key, None)
+        self.incomplete.discard(key)
+        if not stored.held_by and not candle.final:
             self.unsettled[key] = candle.close_time
-        else:
-            self.unsettled.pop(key, None)
-            (self.incomplete.discard if candle.complete else self.incomplete.add)(key)
+        elif not stored.held_by and not candle.complete:
+            self.incomplete.add(key)
 
     def _drop(self, key: CandleKey) -> None:
         self.candles.pop(key, None)
