@@ -158,7 +158,13 @@ class World:
         """Start the API on a port of the system's choice."""
         settings = ApiSettings(
             api=ApiSection(
-                **{"port": 0, "management_port": 0, "anonymous_read": True, "drain_ms": 50}
+                **{
+                    "port": 0,
+                    "management_port": 0,
+                    "anonymous_read": True,
+                    "drain_ms": 50,
+                    "heartbeat_ms": 300,
+                }
                 | section
             ),
             postgres=PostgresSection(url=SecretStr(self.url)),

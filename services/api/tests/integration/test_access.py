@@ -8,6 +8,7 @@ import httpx
 import pytest
 import websockets.asyncio.client as ws_client
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from vegamite_api.adapters.postgres_key_store import PostgresKeyStore
 from vegamite_api.core.access import Scope
@@ -245,7 +246,8 @@ async def test_only_own_and_listed_pages_may_connect(make_world: Any) -> None:
     port = world.service.port
     address = f"ws://127.0.0.1:{port}/v1/ws"
     for origin in (None, f"http://127.0.0.1:{port}", "https://charts.example.org"):
-        async with ws_client.connect(address, origin=origin, proxy=None):
+        allowed = None if origin is None else Origin(origin)
+        async with ws_client.connect(address, origin=allowed, proxy=None):
             pass
     for origin in (
         "https://evil.example",
@@ -254,7 +256,7 @@ async def test_only_own_and_listed_pages_may_connect(make_world: Any) -> None:
         f"http://localhost:{port}",
     ):
         with pytest.raises(InvalidStatus) as refused:
-            await ws_client.connect(address, origin=origin, proxy=None)
+            await ws_client.connect(address, origin=Origin(origin), proxy=None)
         assert refused.value.response.status_code == 403
     with pytest.raises(InvalidStatus) as refused:
         await ws_client.connect(address, additional_headers={"Host": "evil.example"}, proxy=None)

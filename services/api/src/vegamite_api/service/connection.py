@@ -264,8 +264,9 @@ class Connection:
             message = await self._inbox.get()
             body: dict[str, object] = {}
             try:
-                self._check_message(message, loop.time())
+                self._check_size(message)
                 body = decode_message(message)
+                self._check_rate(loop.time())
                 await self._handle(parse_request(body))
             except MalformedError as error:
                 self._count(error)
@@ -280,7 +281,7 @@ class Connection:
 
     # Requests.
 
-    def _check_message(self, message: str | bytes, now: float) -> None:
+    def _check_size(self, message: str | bytes) -> None:
         limits = self._services.limits
         size = len(message if isinstance(message, bytes) else message.encode())
         if size > limits.message_bytes:
@@ -291,10 +292,13 @@ class Connection:
             )
             self._count(error)
             raise _EndedError(TOO_BIG, error.code, (self._error(error),))
+
+    def _check_rate(self, now: float) -> None:
+        limits = self._services.limits
         if not self._session.allow_message(now):
             raise RefusedError(
                 "rate_limited",
-                "too many messages; this one was not read",
+                "too many messages; this one was passed by",
                 allowed=f"{limits.messages_per_second:g} messages a second",
             )
 
