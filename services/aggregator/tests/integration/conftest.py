@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from random import Random
@@ -33,6 +33,7 @@ from vegamite_common.runtime.lifecycle import Stop
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.manual_clock import ManualClock
+from vegamite_common.testing.reference_fold import TIMEFRAME_NAMES, RawTrade, fold, plain, rfc3339
 
 NOON = 1_760_097_600 * SECOND  # 2025-10-10 12:00 UTC
 
@@ -296,3 +297,36 @@ def trades() -> "Callable[..., list[Trade]]":
         return made
 
     return make
+
+
+@pytest.fixture
+def assert_equal_fold() -> Callable[[list[dict[str, Any]], Sequence[Trade]], None]:
+    """Compares candle rows of one market with a plain fold of its trades, every field to the last digit."""
+
+    def compare(rows: list[dict[str, Any]], trades: list[Trade]) -> None:
+        """Compare candle rows of one market with a plain fold of its trades, every field to the last digit."""
+        raw = [
+            RawTrade(
+                trade_id=int(trade.trade_id),
+                event_time=trade.event_time // 1000,
+                price=trade.price,
+                amount=trade.amount,
+                taker_buys=trade.taker_side == "buy",
+            )
+            for trade in trades
+        ]
+        for timeframe in TIMEFRAME_NAMES:
+            wanted = fold(raw, timeframe)
+            stored = {
+                rfc3339(row["open_time"]): {
+                    name: plain(row[name])
+                    if name.endswith(("volume", "open", "high", "low", "close"))
+                    else str(row[name])
+                    for name in next(iter(wanted.values()))
+                }
+                for row in rows
+                if row["timeframe"] == timeframe
+            }
+            assert stored == wanted, timeframe
+
+    return compare

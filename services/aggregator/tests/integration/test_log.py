@@ -23,7 +23,7 @@ from vegamite_common.runtime.lifecycle import StartError
 from vegamite_common.testing.eventually import eventually
 
 DEMO = Market("sim", "DEMO/USD")
-NAME = {"exchange": DEMO.exchange, "symbol": DEMO.symbol}
+NAME: Any = {"exchange": DEMO.exchange, "symbol": DEMO.symbol}
 
 
 def record(trades: list[Trade], **more: Any) -> TradesRecord:
@@ -206,12 +206,18 @@ async def test_rubbish_in_the_log_is_passed_over_and_nothing_else_is(
         b'{"v":1,"kind":"span_opened","exchange":"sim","symbol":"DEMO/USD","writer":"w","from":-99999999999999999}',
         b'{"v":1,"kind":"span_closed","exchange":"sim","symbol":"DEMO/USD","writer":"w","to":1,"cause":"\\u0000"}',
         b'{"v":1,"kind":"rebuild","exchange":"sim","symbol":"DEMO/USD","from":0,"to":253402300799000000}',
-        b'{"v":1,"kind":"trades","exchange":"sim","symbol":"DEMO/USD","received_time":253402300799999999,"origin":"live",'
-        b'"trades":[{"trade_id":"x","sequence":1,"event_time":253402300799999998,"price":"1","amount":"1"}]}',
-        b'{"v":1,"kind":"trades","exchange":"sim","symbol":"DEMO/USD","received_time":1700000000000000,"origin":"live",'
-        b'"trades":[{"trade_id":"y","sequence":1,"event_time":1700000000000000,"price":"1e-90","amount":"1"}]}',
-        b'{"v":1,"kind":"trades","exchange":"other","symbol":"A/B","received_time":1700000000000000,"origin":"live",'
-        b'"trades":[{"trade_id":"z","sequence":1,"event_time":1600000000000000,"price":"-1","amount":"1"}]}',
+        (
+            b'{"v":1,"kind":"trades","exchange":"sim","symbol":"DEMO/USD","received_time":253402300799999999,"origin":"live",'
+            b'"trades":[{"trade_id":"x","sequence":1,"event_time":253402300799999998,"price":"1","amount":"1"}]}'
+        ),
+        (
+            b'{"v":1,"kind":"trades","exchange":"sim","symbol":"DEMO/USD","received_time":1700000000000000,"origin":"live",'
+            b'"trades":[{"trade_id":"y","sequence":1,"event_time":1700000000000000,"price":"1e-90","amount":"1"}]}'
+        ),
+        (
+            b'{"v":1,"kind":"trades","exchange":"other","symbol":"A/B","received_time":1700000000000000,"origin":"live",'
+            b'"trades":[{"trade_id":"z","sequence":1,"event_time":1600000000000000,"price":"-1","amount":"1"}]}'
+        ),
         b"\xff\xfe" * 1000,
         b"[" * 100_000,
     ]

@@ -10,7 +10,6 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.trades import TradesRecord
-from vegamite_common.testing.reference_fold import TIMEFRAME_NAMES, RawTrade, fold, plain, rfc3339
 
 DEMO = Market("sim", "DEMO/USD")
 OTHER = Market("kraken", "BTC/USD")
@@ -49,36 +48,12 @@ def _fields(item: TradesRecord) -> dict[str, Any]:
     return {name: getattr(item, name) for name in item.__struct_fields__ if name != "v"}
 
 
-def assert_equal_fold(rows: list[dict[str, Any]], trades: list[Trade]) -> None:
-    """Compare candle rows of one market with a plain fold of its trades, every field to the last digit."""
-    raw = [
-        RawTrade(
-            trade_id=int(trade.trade_id),
-            event_time=trade.event_time // 1000,
-            price=trade.price,
-            amount=trade.amount,
-            taker_buys=trade.taker_side == "buy",
-        )
-        for trade in trades
-    ]
-    for timeframe in TIMEFRAME_NAMES:
-        wanted = fold(raw, timeframe)
-        stored = {
-            rfc3339(row["open_time"]): {
-                name: plain(row[name])
-                if name.endswith(("volume", "open", "high", "low", "close"))
-                else str(row[name])
-                for name in next(iter(wanted.values()))
-            }
-            for row in rows
-            if row["timeframe"] == timeframe
-        }
-        assert stored == wanted, timeframe
-
-
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_order_batching_and_repetition_gives_the_same_rows(
-    make_rig: Callable[..., Awaitable[Any]], trades: Callable[..., list[Trade]], seed: int
+    make_rig: Callable[..., Awaitable[Any]],
+    trades: Callable[..., list[Trade]],
+    assert_equal_fold: Callable[..., None],
+    seed: int,
 ) -> None:
     random = Random(seed)
     made = {DEMO: trades(seed=1), OTHER: trades(seed=2)}
