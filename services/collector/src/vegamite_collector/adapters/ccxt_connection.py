@@ -156,7 +156,7 @@ class CollectingConnection(Foreign):  # type: ignore[misc]
                 return
             if message.type in (WSMsgType.CLOSED, WSMsgType.CLOSING):
                 break
-            self.handle_message(message)
+            self._take(message)
             if message.type in (WSMsgType.CLOSE, WSMsgType.ERROR):
                 return
             count += 1
@@ -164,6 +164,18 @@ class CollectingConnection(Foreign):  # type: ignore[misc]
                 # What is buffered comes without a pause: others have to get their turn.
                 await asyncio.sleep(0)
         self.on_close(1006)
+
+    def _take(self, message: Any) -> None:
+        try:
+            self.handle_message(message)
+        except Exception as error:  # noqa: BLE001 -- compressed rubbish ends in whatever a decompressor raises
+            self._report("undecodable", f"{type(error).__name__}: {error}")
+
+    def _report(self, kind: str, text: str) -> None:
+        """Count a frame that couldn't be used; what it may have held is missing."""
+        self._wiring.on_bad_frame(kind, text[:200])
+        for feed in self._carried():
+            feed.lose(f"{kind}_frame", text[:200])
 
     def handle_message(self, message: Any) -> None:
         """Take one frame; an answer to a ping is a proof."""
@@ -180,9 +192,7 @@ class CollectingConnection(Foreign):  # type: ignore[misc]
             text = data.decode() if self.decompressBinary and isinstance(data, bytes) else data
             document = decode_frame(text) if text[:1] in ("{", "[", b"{", b"[") else text
         except ValueError as error:
-            self._wiring.on_bad_frame("undecodable", str(error)[:200])
-            for feed in self._carried():
-                feed.lose("undecodable_frame", "a frame was not JSON")
+            self._report("undecodable", str(error))
             return
         self.on_message_callback(self, document)
 
