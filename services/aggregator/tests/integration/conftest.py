@@ -303,7 +303,7 @@ def trades() -> "Callable[..., list[Trade]]":
 def assert_equal_fold() -> Callable[[list[dict[str, Any]], Sequence[Trade]], None]:
     """Compares candle rows of one market with a plain fold of its trades, every field to the last digit."""
 
-    def compare(rows: list[dict[str, Any]], trades: list[Trade]) -> None:
+    def compare(rows: list[dict[str, Any]], trades: Sequence[Trade]) -> None:
         """Compare candle rows of one market with a plain fold of its trades, every field to the last digit."""
         raw = [
             RawTrade(

@@ -380,7 +380,7 @@ async def test_trades_of_long_ago_find_their_partitions_made(
         )
     }
     assert {
-        "trade_20191231", "trade_20200101", "candle_1s_20191231", "candle_1s_20200101", "candle_1m_201912",
+        "trade_20191231", "trade_20200101", "candle_1s_201912", "candle_1s_202001", "candle_1m_201912",
         "candle_1m_202001", "candle_1h_2019", "candle_1h_2020", "candle_1d_2010", "candle_1d_2020", "candle_1mo_2010",
     } <= tables  # fmt: skip
     month = await rig.pool.fetch(

@@ -185,7 +185,7 @@ async def test_processes_stopped_and_killed_leave_what_an_undisturbed_fold_gives
 
     async def feed(start: int, end: int) -> None:
         for market, some in made.items():
-            name = {"exchange": market.exchange, "symbol": market.symbol}
+            name: Any = {"exchange": market.exchange, "symbol": market.symbol}
             writer = f"w-{market.symbol}"
             await publish(market, SpanOpened(**name, writer=writer, from_time=begin))
             for at in range(start, end, 10):
@@ -239,8 +239,8 @@ async def test_processes_stopped_and_killed_leave_what_an_undisturbed_fold_gives
     await eventually(all_read, timeout_s=90)
     for process in (first, fourth):
         process.send_signal(signal.SIGTERM)
-        _, said = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 0, said.decode()
+        _, last_words = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0, last_words.decode()
 
     rows = [
         dict(row)

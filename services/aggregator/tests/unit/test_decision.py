@@ -832,3 +832,17 @@ def test_a_step_without_anything_to_do_needs_no_commit(world: Any) -> None:
 
     assert not changes.changed
     assert world.store.fence[0] == 0
+
+
+def test_a_rebuild_puts_back_rows_that_the_store_has_lost(world: Any, trade: MakeTrade) -> None:
+    world.clock += DAY
+    world.send_trades(MARKET, [trade(1, NOON), trade(2, NOON + HOUR)])
+    world.step()
+    for key in [key for key in world.store.candles[MARKET] if key[1] == NOON + HOUR]:
+        del world.store.candles[MARKET][key]
+    world.send(Rebuild(**ABOUT, from_time=NOON, to_time=NOON + 2 * HOUR))
+    world.step()
+
+    world.check_contents()
+    world.check_memory()
+    world.check_reader()

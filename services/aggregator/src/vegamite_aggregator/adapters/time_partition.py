@@ -1,7 +1,8 @@
 """Time partitions of `trade` and `candle`: which one an instant belongs to, and making those that are missing.
 
-Trades have a table a day. Candles have one for each timeframe and day, month, year or decade, so that a table has between
-some thousand and some ten thousand rows of a market. Partitions are never dropped here.
+Trades have a table a day. Candles have one for each timeframe and month, year or decade. Few enough in all for the queries
+that look at every candle which isn't final: such a query locks each table with its indexes, and the server's lock table
+is finite. Partitions are never dropped here.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ class Width(Enum):
 
 
 WIDTHS: dict[Timeframe, Width] = {
-    Timeframe.S1: Width.DAY,
+    Timeframe.S1: Width.MONTH,
     Timeframe.M1: Width.MONTH,
     Timeframe.M3: Width.MONTH,
     Timeframe.M5: Width.MONTH,

@@ -106,7 +106,7 @@ def _settle(
 
 def _gaps(state: MarketState, ledger: MarketLedger, now: Micros) -> Projection | None:
     """Return the market's gaps anew; None where nothing that they follow from has changed, or it isn't tracked."""
-    same = ledger.coverage is ledger.before and not ledger.recovered and not ledger.unfillable
+    same = not ledger.reshaped and not ledger.recovered and not ledger.unfillable
     if state.history_from is None or (same and state.history_from == state.projected_from):
         return None
     return project_gaps(
@@ -147,6 +147,16 @@ def _market_changes(
 def _with_coverage(
     changes: MarketChanges, state: MarketState, ledger: MarketLedger
 ) -> MarketChanges:
+    last = ledger.coverage.last
+    quiet = ledger.end_causes is state.end_causes and ledger.before.end not in state.end_causes
+    if last is not None and quiet and not ledger.reshaped:
+        # The common case, each second for each market, takes no look at the other spans.
+        return replace(
+            changes,
+            coverage=(SpanRow(last.from_time, last.to_time),),
+            coverage_after=ledger.coverage,
+            end_causes_after=state.end_causes,
+        )
     ends = {span.to_time for span in ledger.coverage}
     causes = {at: cause for at, cause in ledger.end_causes.items() if at in ends}
     before = _span_rows(state.coverage, state.end_causes)

@@ -36,7 +36,7 @@ class MarketLedger:
     """One market's coverage after the batch, and what its trades met on the way.
 
     `recovered` counts trades of jobs by the `from_time` of the gap row that they fell into; `late_in_coverage` those for
-    time that was covered when they came.
+    time that was covered when they came. `reshaped`: more than the end of the last span has moved.
     """
 
     def __init__(self, state: MarketState) -> None:
@@ -46,11 +46,17 @@ class MarketLedger:
         self.unfillable: list[Unfillable] = []
         self.recovered: Counter[Micros] = Counter()
         self.late_in_coverage = 0
+        self.reshaped = False
         self.rebuilds: list[tuple[Micros, Micros]] = []
 
     def cover(self, from_time: Micros, to_time: Micros) -> None:
         """Add [from_time, to_time) to the coverage."""
-        self.coverage = self.coverage.add(from_time, to_time)
+        before = self.coverage
+        end = before.end
+        self.coverage = before.add(from_time, to_time)
+        lengthens = end is not None and from_time <= end and before.covers(from_time, end)
+        if self.coverage is not before and not lengthens:
+            self.reshaped = True
 
     def end(self, to_time: Micros, cause: str) -> None:
         """Remember why coverage ended at `to_time`, if it does."""

@@ -168,7 +168,9 @@ def _incomplete(
 
     Such a candle lies inside a span of the new coverage and meets a hole of the old one.
     """
-    for span in changed.coverage:
+    last = changed.coverage.last
+    spans = [last] if last is not None and not changed.reshaped else changed.coverage
+    for span in spans:
         if changed.before.covers(span.from_time, span.to_time):
             continue
         for hole in changed.before.missing(span.from_time, span.to_time):

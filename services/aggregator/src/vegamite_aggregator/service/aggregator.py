@@ -27,7 +27,9 @@ from vegamite_common.runtime.logging import RepeatedFault
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
+"""How long a poll waits for records; well below the age at which a look at the log's end is too old."""
+
 LAG_COMMIT_SECONDS = 5.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
