@@ -28,6 +28,15 @@ class TestStop:
         stop.request()
         assert stop.requested
 
+    async def test_whoever_asks_or_waits_watches(self) -> None:
+        fresh, asked = Stop(), Stop()
+        _ = asked.requested
+        assert (fresh.watched, asked.watched) == (False, True)
+        waited = Stop()
+        waiting = asyncio.create_task(waited.wait())
+        await eventually(lambda: waited.watched)
+        waiting.cancel()
+
     async def test_a_wait_ends_with_the_request_or_the_time(self) -> None:
         stop = Stop()
         assert not await stop.wait_for(0.01)
@@ -65,6 +74,7 @@ class TestRunUntilStopped:
 
         async def main(stop: Stop) -> None:
             stop.request()
+            await stop.wait()
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -83,6 +93,21 @@ class TestRunUntilStopped:
 
         async with asyncio.timeout(10):
             assert await run_until_stopped(main) == EXIT_DRAIN_LIMIT
+
+    async def test_a_signal_while_starting_ends_it_at_once_and_well(self) -> None:
+        closed: list[bool] = []
+
+        async def main(stop: Stop) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                await asyncio.Event().wait()  # as for a database that isn't there
+            finally:
+                closed.append(True)
+            await stop.wait()
+
+        async with asyncio.timeout(10):
+            assert await run_until_stopped(main) == EXIT_OK
+        assert closed == [True]
 
     async def test_a_bug_propagates_also_while_draining(self) -> None:
         async def early(stop: Stop) -> None:

@@ -48,14 +48,20 @@ _REFUSED = (ConfigError, StartError, BusError)
 
 
 class Stop:
-    """The request to stop: set once, never withdrawn."""
+    """The request to stop: set once, never withdrawn.
+
+    `watched` is true once somebody has asked for it or waits for it. Before, a process is still starting: nobody there
+    would see the request, so the process ends what it does instead.
+    """
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.watched = False
 
     @property
     def requested(self) -> bool:
         """True from the first request on."""
+        self.watched = True
         return self._event.is_set()
 
     def request(self) -> None:
@@ -64,6 +70,11 @@ class Stop:
 
     async def wait(self) -> None:
         """Return once a stop is requested."""
+        self.watched = True
+        await self._event.wait()
+
+    async def arrival(self) -> None:
+        """Return once a stop is requested; who waits so doesn't count as watching."""
         await self._event.wait()
 
     async def wait_for(self, seconds: float) -> bool:
@@ -113,14 +124,18 @@ async def run_until_stopped(
 ) -> int:
     """Run `main(stop)` with the signals bound to `stop`; returns the exit code. A bug propagates.
 
-    A second signal while draining cancels at once; so does the end of `drain_seconds` after the first.
+    A second signal while draining cancels at once; so does the end of `drain_seconds` after the first. A signal while
+    starting, before anything watches `stop`, cancels too, and ends well.
     """
     stop = stop or Stop()
+    signalled = False
     loop = asyncio.get_running_loop()
     task = loop.create_task(_as_coroutine(main(stop)), name="main")
 
     def on_signal(number: signal.Signals) -> None:
-        if stop.requested:
+        nonlocal signalled
+        again, signalled = signalled, True
+        if again:
             log.warning("stopping at once", signal=number.name)
             task.cancel()
         else:
@@ -137,15 +152,21 @@ async def run_until_stopped(
 
 
 async def _drained(task: asyncio.Task[None], stop: Stop, drain_seconds: float) -> int:
-    waiting = asyncio.create_task(stop.wait(), name="stop")
+    waiting = asyncio.create_task(stop.arrival(), name="stop")
+    starting = False
     try:
         await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            starting = not stop.watched
+            if starting:
+                task.cancel()
             await asyncio.wait({task}, timeout=drain_seconds)
     finally:
         waiting.cancel()
     if task.done() and not task.cancelled():
         task.result()
+        return EXIT_OK
+    if task.done() and starting:
         return EXIT_OK
     if not task.done():
         log.error("drain took too long; cancelled", limit_seconds=drain_seconds)
