@@ -5,7 +5,7 @@ mend is a `StartError` of one sentence.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,15 @@ from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.data_directory import DataDirectory, DataDirectoryError
 from vegamite_common.runtime.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from vegamite_common.runtime.lifecycle import Resources, StartError
+from vegamite_common.runtime.logging import RepeatedFault
 from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection
 from vegamite_standalone.config import PARTITIONS, StandaloneSettings
 
 _LOCK = 0x7665_6761_6D69_7465  # "vegamite": the key of the advisory lock on a given database
+
+WATCH_SECONDS = 1.0
+"""How often we look whether the database still runs."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,18 +82,47 @@ async def open_database(
 async def _run_server(
     settings: StandaloneSettings, directory: Path
 ) -> AsyncIterator[EmbeddedPostgres]:
+    """Run our own server inside the block, and again whenever it dies there."""
     server = EmbeddedPostgres(directory / "postgres", bin_dir=settings.standalone.postgres_bin_dir)
-    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
     try:
-        await asyncio.shield(starting)
+        await _in_thread(server.start)
         log.info("database running", process=server.pid, adopted=server.adopted)
-        yield server
+        watching = asyncio.create_task(_keep_running(server), name="database")
+        try:
+            yield server
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
     except EmbeddedPostgresError as error:
         raise StartError(str(error)) from None
     finally:
-        # A thread can't be cancelled: whatever ended us, the server is stopped only once it is up.
-        await asyncio.wait({starting})
-        await asyncio.to_thread(server.stop)
+        await _in_thread(server.stop)
+
+
+async def _keep_running(server: EmbeddedPostgres) -> None:
+    fault = RepeatedFault("the database can't be started again", over="the database is back")
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if server.running:
+            continue
+        log.error("the database ended by itself")
+        try:
+            await _in_thread(server.start)
+        except EmbeddedPostgresError as error:
+            fault.failed(error)
+        else:
+            fault.went_well()
+            log.info("database running", process=server.pid, adopted=server.adopted)
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    """Call it in a thread, and end only with it: a thread can't be cancelled, and its server has to be known."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait({calling})
+        raise
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """An instance of `vegamite run` in a test, and an archive to import."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -112,9 +113,12 @@ class Instance:
         return list(csv.DictReader(io.StringIO(body)))
 
     def database_pid(self) -> int:
-        """The process id of the instance's database server."""
+        """The process id of the instance's database server; 0 while it says none."""
         note = self.data / "postgres" / "data" / "postmaster.pid"
-        return int(note.read_text().split("\n", 1)[0])
+        try:
+            return int(note.read_text().split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return 0
 
 
 def vegamite(
@@ -213,7 +217,7 @@ def instance(server_directory: Path) -> Iterator[Instance]:
     built = Instance(server_directory)
     yield built
     built.kill()
-    try:
-        os.kill(built.database_pid(), signal.SIGINT)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return
+    database = built.database_pid()
+    if database:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(database, signal.SIGINT)

@@ -78,6 +78,23 @@ async def test_a_killed_instance_has_everything_when_it_is_started_again(instanc
     assert instance.json("/v1/trades", market=DEMO, limit=1000, **span)["data"] == again
 
 
+async def test_a_database_that_dies_is_started_again_and_all_goes_on(instance: Any) -> None:
+    def newest_time() -> str:
+        rows = instance.json("/v1/trades", market=DEMO, limit=1)["data"]
+        return str(rows[-1]["event_time"]) if rows else ""
+
+    instance.start()
+    before = await eventually(newest_time, timeout_s=60)
+    first = instance.database_pid()
+    os.kill(first, signal.SIGKILL)
+    await eventually(
+        lambda: instance.database_pid() not in (0, first), timeout_s=30, message="a new server runs"
+    )
+    await eventually(
+        lambda: newest_time() > before, timeout_s=60, message="newer trades are stored and served"
+    )
+
+
 async def test_ctrl_c_ends_it_its_database_and_its_lock(instance: Any, vegamite: Vegamite) -> None:
     instance.start()
     database = instance.database_pid()

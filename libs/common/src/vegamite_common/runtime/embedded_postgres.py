@@ -97,6 +97,11 @@ class EmbeddedPostgres:
         return self._pid
 
     @property
+    def running(self) -> bool:
+        """Whether the server that `start` brought up is alive; false before it, after `stop`, and when it was killed."""
+        return self._running()
+
+    @property
     def url(self) -> str:
         """The owner's connection URL, password included, over the Unix socket."""
         password = (self.directory / "password").read_text().strip()
