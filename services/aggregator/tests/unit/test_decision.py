@@ -439,6 +439,18 @@ def test_a_job_that_goes_on_after_its_end_in_one_batch_is_open(
     assert not second(world).final
 
 
+def test_each_record_of_a_job_puts_its_silence_off(world: Any, trade: MakeTrade) -> None:
+    world.clock += HOUR
+    for number in range(3):
+        world.send_trades(MARKET, [trade(number, NOON)], origin=Origin.BACKFILL, job="j")
+        world.step()
+        world.clock += world.timing.job_silence
+    assert not due(world.state, log_time=world.clock, timing=world.timing)
+
+    world.clock += 1
+    assert due(world.state, log_time=world.clock, timing=world.timing)
+
+
 def test_in_a_backlog_a_job_is_silent_by_append_times_not_by_the_clock(
     world: Any, trade: MakeTrade
 ) -> None:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from vegamite_common.domain.coverage import GapState, Span, SpanSet
@@ -333,3 +334,48 @@ def test_in_health_a_candle_is_final_once_complete_and_never_revised(
                 assert candle.complete
                 assert history.world.reader.finals[(market, (timeframe, at))] == 1
     assert sum(step.revisions + step.late for step in history.world.statistics) == 0
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_the_same_trades_shuffled_doubled_and_in_any_batches_give_the_same_rows(
+    seed: int, make_world: Any, some_trades: Any
+) -> None:
+    rng = random.Random(seed)
+    market = MARKETS[0]
+    trades = some_trades(
+        rng, count=rng.randint(1, 120), start=START, longest=rng.choice((1, 90)) * SECOND
+    )
+    end = trades[-1].event_time + 1
+    tables = []
+    for disturbed in (False, True):
+        world = make_world(start=end + MINUTE)
+        delivered = list(trades)
+        if disturbed:
+            delivered += rng.choices(trades, k=len(trades))
+            rng.shuffle(delivered)
+        while delivered:
+            size = rng.randint(1, 20) if disturbed else len(delivered)
+            world.send_trades(market, delivered[:size])
+            del delivered[:size]
+            world.clock += rng.randint(0, 2 * SECOND) if disturbed else 0
+            if disturbed and rng.random() < 0.3:
+                world.restart()
+            if disturbed and rng.random() < 0.5:
+                world.step(rng.randint(1, 3), commit=rng.random() < 0.8)
+        world.send_trades(
+            market, [], origin=Origin.IMPORT, job="claim", covered=(START, end - end % SECOND)
+        )
+        world.clock += 100 * MINUTE
+        world.settle()
+        world.check_contents()
+        tables.append((world.store.trades, _without_history(world, market)))
+
+    assert tables[0] == tables[1]
+
+
+def _without_history(world: Any, market: Market) -> dict[Any, Any]:
+    """Return the rows without `revision`, `updated_at` and `as_of`, the columns that tell how they came about."""
+    return {
+        key: msgspec.structs.replace(row.candle, revision=0, updated_at=0, as_of=0)
+        for key, row in world.store.candles[market].items()
+    }

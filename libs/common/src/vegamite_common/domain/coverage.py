@@ -88,6 +88,11 @@ class SpanSet:
         """The exclusive end of the last span; None when empty."""
         return self._ends[-1] if self._ends else None
 
+    @property
+    def last(self) -> Span | None:
+        """The last span; None when empty."""
+        return Span(self._starts[-1], self._ends[-1]) if self._ends else None
+
     def add(self, from_time: Micros, to_time: Micros) -> "SpanSet":
         """Return the union with [from_time, to_time); the same set where that adds nothing."""
         if from_time >= to_time or self.covers(from_time, to_time):
@@ -114,22 +119,25 @@ class SpanSet:
 
     def within(self, from_time: Micros, to_time: Micros) -> "SpanSet":
         """Return the part of the set that lies inside [from_time, to_time)."""
-        cut = (
-            (max(start, from_time), min(end, to_time))
-            for start, end in zip(self._starts, self._ends, strict=True)
-        )
-        return SpanSet(Span(start, end) for start, end in cut if start < end)
+        inside = SpanSet()
+        if from_time >= to_time:
+            return inside
+        low = bisect_right(self._ends, from_time)
+        high = max(low, bisect_left(self._starts, to_time))
+        inside._starts = [max(start, from_time) for start in self._starts[low:high]]
+        inside._ends = [min(end, to_time) for end in self._ends[low:high]]
+        return inside
 
     def missing(self, from_time: Micros, to_time: Micros) -> "SpanSet":
         """Return the part of [from_time, to_time) that is not in the set."""
         holes: list[Span] = []
         at = from_time
-        for start, end in zip(self._starts, self._ends, strict=True):
-            if start >= to_time:
-                break
+        low = bisect_right(self._ends, from_time)
+        high = max(low, bisect_left(self._starts, to_time))
+        for start, end in zip(self._starts[low:high], self._ends[low:high], strict=True):
             if start > at:
                 holes.append(Span(at, start))
-            at = max(at, end)
+            at = end
         if at < to_time:
             holes.append(Span(at, to_time))
         return SpanSet(holes)
