@@ -1,4 +1,7 @@
 import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -6,6 +9,8 @@ import pytest
 
 from vegamite_aggregator.adapters.schema import SCHEMA_VERSION, MigrationError
 from vegamite_aggregator.migrate import migrate_database
+from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.trades import TradesRecord
 
 Pool = asyncpg.Pool  # only for annotations in this module
 
@@ -126,3 +131,34 @@ async def test_only_time_partitioned_tables_get_partitions(
         await pool.execute(
             "SELECT ensure_time_partition($1, $2, '2019-01-01Z', '2019-01-02Z')", parent, name
         )
+
+
+async def test_the_service_runs_with_no_more_rights_than_its_role_has(
+    make_rig: Callable[..., Awaitable[Any]], trades: Callable[..., list[Trade]]
+) -> None:
+    rig = await make_rig()
+    name = f"login_{uuid.uuid4().hex}"
+    await rig.pool.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'known' IN ROLE vegamite_aggregator")
+    try:
+        parts = urlsplit(rig.url)
+        address = parts.netloc.rpartition("@")[2]
+        rig.url = urlunsplit(parts._replace(netloc=f"{name}:known@{address}"))
+        made = trades(count=300)
+        running = await rig.start()
+        await rig.publish(
+            TradesRecord(
+                exchange="sim",
+                symbol="DEMO/USD",
+                received_time=made[-1].event_time,
+                origin=Origin.LIVE,
+                trades=tuple(made),
+            )
+        )
+        await rig.settled()
+        assert await rig.pool.fetchval("SELECT count(*) FROM trade") == len(made)
+        assert running.service.health.ready().ok
+        await running.stop()
+        assert not running.service.health.ready().ok
+        rig.forget(running)
+    finally:
+        await rig.pool.execute(f"DROP ROLE {name}")

@@ -316,9 +316,13 @@ CREATE_ROLES = (
     """,
 )
 
-_READ_ALL = (
-    "schema_version, exchange, market, tracked_market, market_state, trade, candle, coverage_span, open_span, gap, job, "
-    "log_epoch, partition_fence"
+_READ_ALL = ", ".join(
+    (
+        "schema_version, exchange, market, tracked_market, market_state, trade, candle, coverage_span, open_span, gap, job",
+        "log_epoch, partition_fence",
+        # A query that knows its timeframe may go to that table at once; its own partitions need no grant.
+        *TIMEFRAMES.values(),
+    )
 )
 
 GRANTS = {

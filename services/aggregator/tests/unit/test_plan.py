@@ -1,0 +1,131 @@
+"""What a step asks the store for: nothing in steady state, and all that memory may lack otherwise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from vegamite_aggregator.core.demand import Wants
+from vegamite_aggregator.core.intake import read_batch
+from vegamite_aggregator.core.plan import prepare
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import DAY, HOUR, MINUTE, SECOND, parse_time
+from vegamite_common.domain.timeframe import Timeframe
+from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.trades import Heartbeat, JobEnded, Rebuild, SpanOpened
+
+NOON = parse_time("2024-02-29T12:00:00Z")
+MARKET = Market("kraken", "BTC/USD")
+ABOUT: dict[str, Any] = {"exchange": MARKET.exchange, "symbol": MARKET.symbol}
+
+MakeTrade = Callable[..., Trade]
+
+
+@pytest.fixture
+def world(make_world: Any) -> Any:
+    """A world at noon whose market is known."""
+    made = make_world(start=NOON)
+    made.store.history_from[MARKET] = NOON
+    made.restart()
+    return made
+
+
+def wants(world: Any) -> Wants:
+    """Return what the next step would ask for, without taking it."""
+    state = world.state
+    intake = read_batch(
+        state,
+        world.log[state.next_offset :],
+        partition_of=lambda _: 0,
+        timing=world.timing,
+    )
+    plan = prepare(state, intake, intake.trades, log_time=world.clock, timing=world.timing)
+    return plan.wants
+
+
+def live(world: Any, trade: MakeTrade, seconds: int) -> None:
+    """Let a market trade once a second, covered, and take a step each second."""
+    world.send(SpanOpened(**ABOUT, writer="w", from_time=NOON))
+    for number in range(seconds):
+        world.send_trades(MARKET, [trade(number, world.clock)])
+        world.clock += SECOND
+        world.send(Heartbeat(writer="w", to_time=world.clock))
+        assert wants(world).empty, f"second {number}"
+        world.step()
+
+
+def test_a_live_market_never_asks_for_anything(world: Any, trade: MakeTrade) -> None:
+    live(world, trade, 200)
+
+    assert len(world.state.markets[MARKET].candles) < 400
+
+
+def test_after_a_restart_only_what_may_be_stored_is_asked_for(world: Any, trade: MakeTrade) -> None:
+    live(world, trade, 90)
+    world.restart()
+    world.send_trades(MARKET, [trade(1000, world.clock)])
+    asked = wants(world)
+
+    assert asked.keys == {}
+    assert asked.incomplete == ()
+
+
+def test_an_old_trade_asks_for_those_of_its_candles_that_memory_lacks(
+    world: Any, trade: MakeTrade
+) -> None:
+    live(world, trade, 70)
+    world.restart()
+    world.send_trades(MARKET, [trade(1000, NOON)])
+    asked = wants(world)
+
+    assert set(asked.keys[MARKET]) == {(Timeframe.S1, NOON), (Timeframe.M1, NOON)}
+
+
+def test_late_coverage_asks_for_the_candles_that_it_completes_alone(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.clock += HOUR
+    world.send_trades(MARKET, [trade(1, NOON), trade(2, NOON + 30 * MINUTE)])
+    world.step()
+    world.restart()
+    world.send_trades(
+        MARKET,
+        [],
+        origin=Origin.BACKFILL,
+        job="j",
+        covered=(NOON + 90 * SECOND, NOON + 4 * MINUTE),
+    )
+    asked = wants(world)
+
+    ranges = {one.timeframe: (one.from_time - NOON, one.to_time - NOON) for one in asked.incomplete}
+    assert ranges == {
+        Timeframe.S1: (90 * SECOND, 4 * MINUTE),
+        Timeframe.M1: (90 * SECOND, 4 * MINUTE),
+        Timeframe.M3: (90 * SECOND, 3 * MINUTE),
+    }
+    assert asked.jobs == {"j"}
+
+
+def test_a_job_that_is_over_asks_for_what_it_holds(world: Any, trade: MakeTrade) -> None:
+    world.clock += HOUR
+    world.send_trades(MARKET, [trade(1, NOON)], origin=Origin.BACKFILL, job="j")
+    world.step()
+    assert wants(world).released == frozenset()
+
+    world.send(JobEnded(**ABOUT, job="j"))
+    assert wants(world).released == {"j"}
+
+
+def test_rebuilds_ask_for_whole_days_and_the_longer_candles_over_them(world: Any) -> None:
+    world.send(Rebuild(**ABOUT, from_time=NOON, to_time=NOON + HOUR))
+    world.send(Rebuild(**ABOUT, from_time=NOON + 2 * HOUR, to_time=NOON + 12 * HOUR + 1))
+    world.send(Rebuild(**ABOUT, from_time=NOON + 9 * DAY, to_time=NOON + 9 * DAY + 1))
+    asked = wants(world).rebuilds
+
+    midnight = NOON - 12 * HOUR
+    assert [(one.from_time, one.to_time) for one in asked] == [
+        (midnight, midnight + 2 * DAY),
+        (midnight + 9 * DAY, midnight + 10 * DAY),
+    ]
+    assert asked[0].days_from == parse_time("2024-02-01T00:00:00Z")
+    assert asked[0].days_to == parse_time("2024-04-01T00:00:00Z")
