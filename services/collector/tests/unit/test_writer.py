@@ -1,14 +1,11 @@
 """One partition's writer: order, claims, and what a failed write undoes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from vegamite_collector.config import CollectorSection
-from vegamite_collector.service.writer import Batch, PartitionWriter
-from vegamite_common.bus.port import Ack, BusError, Record
+from vegamite_collector.service.writer import Batch
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND
 from vegamite_common.domain.trade import Origin, Trade
@@ -19,61 +16,12 @@ from vegamite_common.messages.trades import (
     SpanClosed,
     SpanOpened,
     TradesRecord,
-    TradesTopicRecord,
-    decode_trades,
 )
 from vegamite_common.testing.eventually import eventually
 
 BTC = Market("binance", "BTC/USDT")
 ETH = Market("binance", "ETH/USDT")
 SETTLING = SECOND
-
-
-class ManualClock:
-    """Shows what it is told to; sleeping passes real time, but little."""
-
-    speed = 1.0
-    simulated = True
-
-    def __init__(self) -> None:
-        self.instant = 1_700_000_000 * SECOND
-
-    def now(self) -> int:
-        return self.instant
-
-    def span(self, seconds: float) -> int:
-        return round(seconds * SECOND)
-
-    def from_wall(self, wall: int) -> int:
-        return wall
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.01))
-
-
-class FakeProducer:
-    """Keeps what is published; can be told to fail, to wait, and to be on another clock."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self.clock = clock
-        self.records: list[TradesTopicRecord] = []
-        self.attempts = 0
-        self.failing = False
-        self.skew = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Ack:
-        self.attempts += 1
-        await self.gate.wait()
-        if self.failing:
-            raise BusError("away")
-        base = len(self.records)
-        self.records += [decode_trades(value) for _, value in records]
-        return Ack(partition, base, len(records), self.clock.now() + self.skew)
-
-    def kinds(self, kind: type[Any]) -> list[Any]:
-        return [record for record in self.records if isinstance(record, kind)]
 
 
 def trades(count: int) -> tuple[Trade, ...]:
@@ -87,29 +35,14 @@ def batch(count: int, **more: Any) -> Batch:
     return Batch(BTC, trades(count), 1_700_000_000 * SECOND, Origin.LIVE, **more)
 
 
-@asynccontextmanager
-async def running(
-    *, queue_records: int = 100, skew: int = 0
-) -> AsyncIterator[tuple[PartitionWriter, FakeProducer, ManualClock]]:
-    clock = ManualClock()
-    producer = FakeProducer(clock)
-    producer.skew = skew
-    section = CollectorSection(heartbeat_ms=100, queue_records=queue_records)
-    writer = PartitionWriter(3, producer=producer, clock=clock, section=section)
-    task = asyncio.create_task(writer.run())
-    try:
-        yield writer, producer, clock
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def claiming(writer: PartitionWriter) -> None:
+async def claiming(writer: Any) -> None:
     await eventually(lambda: writer.claims_allowed)
 
 
-async def test_nothing_is_claimed_before_the_first_acknowledgement_proved_the_clocks() -> None:
-    async with running() as (writer, producer, clock):
+async def test_nothing_is_claimed_before_the_first_acknowledgement_proved_the_clocks(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         producer.gate.clear()
         writer.open_span(BTC, from_time=clock.now(), settling=SETTLING)
         await writer.put_trades(batch(1, job="j", covered=(1, 2)))
@@ -122,8 +55,10 @@ async def test_nothing_is_claimed_before_the_first_acknowledgement_proved_the_cl
         assert opened.from_time >= clock.now() + SETTLING, "opened anew once claims are allowed"
 
 
-async def test_a_claim_is_behind_the_trades_it_speaks_of() -> None:
-    async with running() as (writer, producer, clock):
+async def test_a_claim_is_behind_the_trades_it_speaks_of(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         await claiming(writer)
         writer.open_span(BTC, from_time=clock.now(), settling=SETTLING)
         await writer.put_trades(batch(2_500, job="j", covered=(5, 9)))
@@ -143,8 +78,10 @@ async def test_a_claim_is_behind_the_trades_it_speaks_of() -> None:
         assert last_trades < claims[0]
 
 
-async def test_the_slowest_span_holds_back_the_heartbeat_until_it_is_closed() -> None:
-    async with running() as (writer, producer, clock):
+async def test_the_slowest_span_holds_back_the_heartbeat_until_it_is_closed(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         await claiming(writer)
         begin = clock.now()
         for market in (BTC, ETH):
@@ -158,8 +95,10 @@ async def test_the_slowest_span_holds_back_the_heartbeat_until_it_is_closed() ->
         assert (closed.to_time, closed.cause, closed.market) == (begin - SETTLING, "timeout", ETH)
 
 
-async def test_a_break_closes_at_the_limit_and_opens_behind_now() -> None:
-    async with running() as (writer, producer, clock):
+async def test_a_break_closes_at_the_limit_and_opens_behind_now(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         await claiming(writer)
         begin = clock.now()
         writer.open_span(BTC, from_time=begin, settling=SETTLING)
@@ -175,8 +114,10 @@ async def test_a_break_closes_at_the_limit_and_opens_behind_now() -> None:
         assert len(producer.kinds(SpanClosed)) == 1, "a market without a span has none to break"
 
 
-async def test_a_failed_write_throws_the_queue_away_and_takes_a_new_name() -> None:
-    async with running() as (writer, producer, clock):
+async def test_a_failed_write_throws_the_queue_away_and_takes_a_new_name(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         await claiming(writer)
         writer.open_span(BTC, from_time=clock.now(), settling=SETTLING)
         await writer.flush()
@@ -206,8 +147,10 @@ async def test_a_failed_write_throws_the_queue_away_and_takes_a_new_name() -> No
         assert last_of_first < first_of_new, "nothing more under the old name"
 
 
-async def test_where_the_logs_clock_differs_spans_close_without_a_claim() -> None:
-    async with running() as (writer, producer, clock):
+async def test_where_the_logs_clock_differs_spans_close_without_a_claim(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
         await claiming(writer)
         writer.open_span(BTC, from_time=clock.now(), settling=SETTLING)
         clock.instant += 10 * SECOND
@@ -226,8 +169,8 @@ async def test_where_the_logs_clock_differs_spans_close_without_a_claim() -> Non
         assert writer.skew.since is None
 
 
-async def test_a_full_queue_makes_the_caller_wait() -> None:
-    async with running(queue_records=10) as (writer, producer, _):
+async def test_a_full_queue_makes_the_caller_wait(running_writer: Callable[..., Any]) -> None:
+    async with running_writer(queue_records=10) as (writer, producer, _):
         await claiming(writer)
         producer.gate.clear()
         attempts = producer.attempts
@@ -249,8 +192,8 @@ async def test_a_full_queue_makes_the_caller_wait() -> None:
         assert len(producer.kinds(TradesRecord)) == 50
 
 
-async def test_a_job_is_framed_by_its_beginning_and_end() -> None:
-    async with running() as (writer, producer, _):
+async def test_a_job_is_framed_by_its_beginning_and_end(running_writer: Callable[..., Any]) -> None:
+    async with running_writer() as (writer, producer, _):
         await claiming(writer)
         await writer.start_job(BTC, "j", Origin.BACKFILL)
         await writer.put_trades(batch(2, job="j", covered=(5, 9)))
@@ -260,8 +203,10 @@ async def test_a_job_is_framed_by_its_beginning_and_end() -> None:
         assert kinds == [JobStarted, TradesRecord, JobEnded]
 
 
-async def test_an_empty_claim_is_a_record_and_an_empty_nothing_is_none() -> None:
-    async with running() as (writer, producer, _):
+async def test_an_empty_claim_is_a_record_and_an_empty_nothing_is_none(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, _):
         await claiming(writer)
         await writer.put_trades(batch(0, job="j", covered=(5, 9)))
         await writer.put_trades(batch(0, job="j"))
