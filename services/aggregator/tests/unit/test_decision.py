@@ -580,6 +580,30 @@ def test_a_closed_span_is_no_longer_extended_and_says_why_it_ended(world: Any) -
     assert not world.store.open_spans
 
 
+def test_the_span_of_a_dead_writer_is_forgotten_and_a_living_one_opens_it_again(
+    world: Any,
+) -> None:
+    open_span(world, NOON, writer="dead")
+    open_span(world, NOON, writer="alive")
+    for _ in range(10):
+        world.clock += MINUTE
+        beat(world, world.clock, writer="alive")
+        world.step()
+    assert len(world.store.open_spans) == 2
+
+    world.clock += MINUTE
+    beat(world, world.clock, writer="alive")
+    world.step()
+    assert [writer for writer, _ in world.store.open_spans] == ["alive"]
+
+    open_span(world, world.clock, writer="dead")
+    world.clock += SECOND
+    beat(world, world.clock, writer="dead")
+    world.step()
+    (row,) = world.store.coverage[MARKET].values()
+    assert (row.from_time, row.to_time) == (NOON, world.clock)
+
+
 def test_a_lost_log_ends_spans_where_they_stand_and_later_heartbeats_extend_nothing(
     world: Any,
 ) -> None:

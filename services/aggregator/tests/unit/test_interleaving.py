@@ -345,7 +345,7 @@ def test_the_same_trades_shuffled_doubled_and_in_any_batches_give_the_same_rows(
     trades = some_trades(
         rng, count=rng.randint(1, 120), start=START, longest=rng.choice((1, 90)) * SECOND
     )
-    end = trades[-1].event_time + 1
+    end = trades[-1].event_time + SECOND
     tables = []
     for disturbed in (False, True):
         world = make_world(start=end + MINUTE)

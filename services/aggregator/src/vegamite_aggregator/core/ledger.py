@@ -98,6 +98,11 @@ class Ledger:
                 case _:
                     self._span(event)
 
+    def forget_spans(self, limit: Micros) -> None:
+        """Close open spans that end before `limit` where they stand: nobody extends them any more."""
+        for key in [key for key, span in self.open_spans.items() if span.to_time < limit]:
+            del self.open_spans[key]
+
     def _span(self, event: Heartbeat | Claim | SpanOpened | SpanClosed | SpanBroken) -> None:
         match event:
             case Heartbeat():

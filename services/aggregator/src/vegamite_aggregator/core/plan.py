@@ -60,6 +60,8 @@ def prepare(
     """Return the step's plan, given the trades that the store inserted and T; `state` has every market of the intake."""
     ledger = Ledger(state)
     ledger.walk(intake, {batch.offset: batch for batch in inserted})
+    if log_time is not None:
+        ledger.forget_spans(log_time - timing.span_silence)
     deltas = {
         market: _fold_market(batches, state.markets[market].contract)
         for market, batches in _by_market(inserted).items()

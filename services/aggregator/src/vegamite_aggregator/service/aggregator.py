@@ -44,6 +44,7 @@ def timing_of(clock: Clock) -> Timing:
     return Timing(
         grace=clock.span(30),
         job_silence=clock.span(60),
+        span_silence=clock.span(600),
         future=clock.span(5),
         fetch_age=clock.span(1),
     )
