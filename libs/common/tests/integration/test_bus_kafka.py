@@ -7,9 +7,10 @@ from vegamite_common.bus.port import Bus
 from vegamite_common.runtime.clock import SimulatedClock
 from vegamite_common.runtime.section import KafkaSection
 from vegamite_common.testing.bus_contract import BusContract
+from vegamite_common.testing.bus_rebalances import RebalanceContract
 
 
-class TestKafkaBus(BusContract):
+class TestKafkaBus(BusContract, RebalanceContract):
     @pytest.fixture
     async def bus(self, kafka_bootstrap: str, clock: SimulatedClock) -> AsyncIterator[Bus]:
         bus = KafkaBus(KafkaSection(bootstrap_servers=kafka_bootstrap), clock)

@@ -9,9 +9,10 @@ from vegamite_common.bus.offset_store import FileOffsetStore
 from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError, OffsetOutOfRangeError
 from vegamite_common.runtime.clock import SimulatedClock, SystemClock
 from vegamite_common.testing.bus_contract import BusContract, numbered, numbers, read, spec_of
+from vegamite_common.testing.bus_rebalances import RebalanceContract
 
 
-class TestMemoryBus(BusContract):
+class TestMemoryBus(BusContract, RebalanceContract):
     @pytest.fixture
     async def bus(self, clock: SimulatedClock) -> AsyncIterator[Bus]:
         bus = MemoryBus(clock=clock)
