@@ -10,7 +10,7 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 
-RELEASE_LIMIT = 20_000
+RELEASE_LIMIT = 5_000
 """Most held candles of jobs that are over that one step takes from the store."""
 
 

@@ -60,11 +60,17 @@ def project_gaps(
     unresolved += list(_opened(holes, unresolved, history_from, end_causes, now))
     for gone in unfillable:
         unresolved = [part for row in unresolved for part in _give_up(row, gone, now)]
-    filled = list(_joined(filled))
-    edges = {row.from_time for row in unresolved if row.state is GapState.OPEN} | {
-        row.to_time for row in unresolved if row.state is GapState.OPEN
-    }
-    lasting = [row for row in filled if {row.from_time, row.to_time} & edges]
+    return _difference(before, unresolved, list(_joined(filled)))
+
+
+def _difference(
+    before: Mapping[Micros, GapRow], unresolved: list[GapRow], filled: list[GapRow]
+) -> Projection:
+    """Return what the rows of now mean for those of before: the store's, memory's and the readers'."""
+    still_open = [row for row in unresolved if row.state is GapState.OPEN]
+    edges = {edge for row in still_open for edge in (row.from_time, row.to_time)}
+    lasting = {row for row in filled if row.from_time in edges or row.to_time in edges}
+    told = SpanSet(Span(row.from_time, row.to_time) for row in before.values())
     after = {row.from_time: row for row in (*filled, *unresolved)}
     known = set(before.values())
     new = [row for row in after.values() if row not in known]
@@ -72,11 +78,7 @@ def project_gaps(
         deleted=tuple(start for start in before if start not in after),
         upserted=tuple(sorted(new, key=lambda row: row.from_time)),
         remembered={row.from_time: row for row in (*unresolved, *lasting)},
-        opened=tuple(
-            row
-            for row in unresolved
-            if row.state is GapState.OPEN and not any(_overlap(row, old) for old in before.values())
-        ),
+        opened=tuple(row for row in still_open if not told.within(row.from_time, row.to_time)),
         # Remembered ones touched an open row before: those that no longer do are done.
         filled=tuple(row for row in filled if row not in lasting),
         unfillable=tuple(
@@ -86,10 +88,6 @@ def project_gaps(
             and not any(_same_loss(row, old) for old in before.values())
         ),
     )
-
-
-def _overlap(row: GapRow, old: GapRow) -> bool:
-    return row.from_time < old.to_time and old.from_time < row.to_time
 
 
 def _same_loss(row: GapRow, old: GapRow) -> bool:
