@@ -25,6 +25,7 @@ from vegamite_common.bus.port import STATUS, Ack, BusError, Record
 from vegamite_common.domain.time import SECOND
 from vegamite_common.messages.status import StatusRecord, decode_status
 from vegamite_common.messages.trades import TradesTopicRecord, decode_trades
+from vegamite_common.testing.eventually import eventually
 
 
 class ManualClock:
@@ -121,8 +122,7 @@ class ScriptedSource:
     async def fetch(self, symbol: str, request: PageRequest) -> Page:
         assert symbol
         self.requests.append(request)
-        while not self.pages:
-            await asyncio.sleep(0.005)
+        await eventually(lambda: bool(self.pages))
         answer = self.pages.pop(0)
         if isinstance(answer, SourceError):
             raise answer
