@@ -3,8 +3,10 @@
 Reading goes to each timeframe's own table with the bounds of what is asked, so that the planner leaves out the other partitions.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from vegamite_aggregator.adapters.row import (
@@ -66,7 +68,7 @@ _UPSERT = f"""
         ({", ".join(name for name in CANDLE_COLUMNS if name not in _KEY)})
         = ({", ".join(f"excluded.{name}" for name in CANDLE_COLUMNS if name not in _KEY)})
 """
-_UPSERT_ROWS = 5_000
+_UPSERT_ROWS = 500  # more at once would keep the loop busy with encoding
 
 _BY_KEY = {
     timeframe: f"""
@@ -76,6 +78,7 @@ _BY_KEY = {
     """
     for timeframe in Timeframe
 }
+_COLLECT_ROWS = 200
 _IN_RANGE = {
     timeframe: f"""
         SELECT {_COLUMNS} FROM {candle_table(timeframe)} c
@@ -103,11 +106,13 @@ _DELETE = """
 """
 
 
-def collect(candles: Candles, rows: Iterable[Any], markets: Mapping[int, Market]) -> None:
-    """Add rows of `candle` to `candles`; one that is there already is the same row."""
-    for row in rows:
+async def collect(candles: Candles, rows: Iterable[Any], markets: Mapping[int, Market]) -> None:
+    """Add rows of `candle` to `candles`, letting others on the loop have their turn; the same row may come again."""
+    for number, row in enumerate(rows, start=1):
         stored = stored_candle(row)
         candles.setdefault(markets[row["market_key"]], {})[stored.key] = stored
+        if number % _COLLECT_ROWS == 0:
+            await asyncio.sleep(0)
 
 
 async def open_candles(connection: Connection, market_keys: Sequence[int]) -> Sequence[Any]:
@@ -199,10 +204,10 @@ async def write_candles(
     if gone:
         columns = list(zip(*gone, strict=True))
         await connection.execute(_DELETE, *columns, min(columns[2]), max(columns[2]))
-    rows = [
+    values = (
         candle_values(keys[market], stored)
         for market, change in changes.items()
         for stored in change.candles
-    ]
-    for start in range(0, len(rows), _UPSERT_ROWS):
-        await connection.execute(_UPSERT, *zip(*rows[start : start + _UPSERT_ROWS], strict=True))
+    )
+    while rows := list(islice(values, _UPSERT_ROWS)):
+        await connection.execute(_UPSERT, *zip(*rows, strict=True))

@@ -108,7 +108,7 @@ class PostgresCandleStore:
         market_keys = [row["market_key"] for row in rows.values()]
         candles: candle_table.Candles = {}
         found = await candle_table.open_candles(connection, market_keys)
-        candle_table.collect(candles, found, names)
+        await candle_table.collect(candles, found, names)
         newest = await candle_table.newest_open_times(connection, market_keys)
         spans = _by_market(await coverage_table.read_spans(connection, market_keys), names)
         gaps = _by_market(await coverage_table.read_gaps(connection, market_keys), names)
@@ -209,16 +209,16 @@ class PostgresStep:
         release_rest = False
         if wants.keys:
             rows = await candle_table.candles_by_key(self._connection, wants.keys, self._keys)
-            candle_table.collect(candles, rows, names)
+            await candle_table.collect(candles, rows, names)
         for wanted in wants.incomplete:
             found = await candle_table.incomplete_candles(
                 self._connection, wanted, self._keys[wanted.market]
             )
-            candle_table.collect(candles, found, names)
+            await candle_table.collect(candles, found, names)
         if wants.released:
             held = await self._held(wants)
             release_rest = len(held) > wants.release_limit
-            candle_table.collect(candles, held[: wants.release_limit], names)
+            await candle_table.collect(candles, held[: wants.release_limit], names)
         rebuilt = [await self._rebuild(wanted, candles) for wanted in wants.rebuilds]
         jobs = await coverage_table.read_jobs(self._connection, wants.jobs) if wants.jobs else []
         return Loaded(
@@ -239,7 +239,7 @@ class PostgresStep:
     async def _rebuild(self, wanted: RebuildRange, candles: candle_table.Candles) -> TradeFold:
         market_key = self._keys[wanted.market]
         rows = await candle_table.rebuild_candles(self._connection, wanted, market_key)
-        candle_table.collect(candles, rows, self._store.market_table.markets)
+        await candle_table.collect(candles, rows, self._store.market_table.markets)
         fold = TradeFold(self._state.markets[wanted.market].contract)
         async for page in stored_trades(
             self._connection,

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -43,6 +44,14 @@ REFRESH_SOON_SECONDS = 2.0
 """How often at most, while a market with records lacks something that its row may tell by now."""
 
 LAST_PUBLISH_SECONDS = 2.0
+
+HEAVY_BYTES = 50_000
+"""A batch of so many bytes keeps the core busy for some milliseconds."""
+
+HEAVY_CANDLES = 200
+"""So do so many loaded candles."""
+
+T = TypeVar("T")
 
 
 class WorkerOptions(msgspec.Struct, frozen=True):
@@ -207,7 +216,13 @@ class Worker:
 
     async def _step(self, state: PartitionState, messages: Sequence[Message]) -> bool:
         """Take one step; return whether it proved that store and fence work."""
-        intake = read_batch(state, messages, partition_of=self._partition_of, timing=self._timing)
+        heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
+        intake = await _computed(
+            lambda: read_batch(
+                state, messages, partition_of=self._partition_of, timing=self._timing
+            ),
+            heavy=heavy,
+        )
         past = self._log_time(intake)
         if not messages and not due(state, log_time=past, timing=self._timing):
             return False
@@ -218,15 +233,20 @@ class Worker:
             if missing := [market for market in intake.markets if market not in state.markets]:
                 state.markets.update(await step.markets(missing))
             inserted = await step.insert_trades(intake.trades)
-            plan = prepare(
-                state,
-                intake,
-                only_inserted(intake.trades, inserted.keys),
-                log_time=past,
-                timing=self._timing,
+            plan = await _computed(
+                lambda: prepare(
+                    state,
+                    intake,
+                    only_inserted(intake.trades, inserted.keys),
+                    log_time=past,
+                    timing=self._timing,
+                ),
+                heavy=heavy,
             )
             loaded = Loaded() if plan.wants.empty else await step.load(plan.wants)
-            changes = decide(state, plan, loaded, now=self._clock.now())
+            heavy = heavy or sum(map(len, loaded.candles.values())) > HEAVY_CANDLES
+            now = self._clock.now()
+            changes = await _computed(lambda: decide(state, plan, loaded, now=now), heavy=heavy)
             if changes.changed:
                 await step.write(changes)
         if changes.changed:
@@ -274,6 +294,14 @@ class Worker:
         if age > (REFRESH_SOON_SECONDS if lacking else REFRESH_SECONDS):
             await self._store.refresh(state)
             self._refreshed = time.monotonic()
+
+
+async def _computed(work: Callable[[], T], *, heavy: bool) -> T:
+    """Return what the core makes of it; heavy work in a thread, so that whoever shares the loop isn't held up.
+
+    That is safe: the state belongs to this worker, which waits meanwhile.
+    """
+    return await asyncio.to_thread(work) if heavy else work()
 
 
 def _lacks(state: PartitionState, market: Market) -> bool:
