@@ -1,6 +1,7 @@
 """The OpenAPI document and the server keep each other's word: generated requests, right and wrong ones."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -8,6 +9,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck
+from playwright.async_api import async_playwright
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
@@ -169,3 +171,25 @@ async def test_the_documentation_page_needs_nothing_from_elsewhere(world: Any) -
     assert "http://" not in page.text
     assert "https://" not in page.text
     assert (await world.http.get("/docs/other.js")).status_code == 404
+
+
+async def test_the_documentation_page_draws_every_operation_in_a_browser(
+    world: Any, document: dict[str, Any], chromium_path: Path
+) -> None:
+    asked: list[str] = []
+    said: list[str] = []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=str(chromium_path), args=["--no-sandbox"]
+        )
+        page = await browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        await page.goto(f"{world.http.base_url}/docs".replace("//docs", "/docs"))
+        await page.wait_for_selector("#swagger-ui .opblock")
+        drawn = await page.locator("#swagger-ui .opblock").count()
+        await browser.close()
+    assert drawn == sum(len(item) for item in document["paths"].values())
+    own = str(world.http.base_url).rstrip("/")
+    assert [url for url in asked if not url.startswith((own, "data:"))] == []
+    assert [line for line in said if line.startswith("error")] == []

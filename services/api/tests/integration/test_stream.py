@@ -82,4 +82,4 @@ async def _same_candles(world: Any, stream: Any, timeframe: str) -> None:
 
 
 def _order(row: dict[str, Any]) -> tuple[int, bool, int]:
-    return (row["as_of"], row["final"], row["revision"])
+    return (*map(int, row["as_of"].split("-")), row["final"], row["revision"])

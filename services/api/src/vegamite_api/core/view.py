@@ -26,7 +26,7 @@ def time_writer(style: TimeStyle) -> TimeWriter:
 
 
 class CandleView(msgspec.Struct, frozen=True, gc=False):
-    """A candle as served; `as_of` is the trades-log offset it was computed up to."""
+    """A candle as served; `as_of`, as `3-5400`, is the trades log's epoch and offset that it was computed up to."""
 
     market: str
     timeframe: str
@@ -47,7 +47,7 @@ class CandleView(msgspec.Struct, frozen=True, gc=False):
     final: bool
     complete: bool
     revision: int
-    as_of: int | None
+    as_of: str | None
     updated_at: TimeText | None
     synthetic: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -158,7 +158,7 @@ def candle_view(
         final=candle.final,
         complete=candle.complete,
         revision=candle.revision,
-        as_of=candle.as_of,
+        as_of=f"{candle.epoch}-{candle.as_of}",
         updated_at=write(candle.updated_at),
         synthetic=False if marked else msgspec.UNSET,
     )

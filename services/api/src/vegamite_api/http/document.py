@@ -26,7 +26,7 @@ CANDLE_EXAMPLE: dict[str, Any] = {
     "final": True,
     "complete": True,
     "revision": 0,
-    "as_of": 5400,
+    "as_of": "3-5400",
     "updated_at": "2026-01-31T12:01:02.104Z",
 }
 TRADE_EXAMPLE: dict[str, Any] = {
