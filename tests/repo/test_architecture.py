@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 
-def _lint_imports(tree: Path, *, contract: str | None = None) -> subprocess.CompletedProcess[str]:
+def _lint_imports(
+    tree: Path, *, cache: Path, contract: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run import-linter on the packages below `tree`, whatever else is installed."""
     sources = [*tree.glob("libs/*/src"), *tree.glob("services/*/src")]
     command = [
@@ -17,7 +19,8 @@ def _lint_imports(tree: Path, *, contract: str | None = None) -> subprocess.Comp
         "-c",
         "from importlinter.cli import lint_imports_command; lint_imports_command()",
         "--no-logo",
-        "--no-cache",
+        "--cache-dir",
+        str(cache),
     ]
     if contract is not None:
         command += ["--contract", contract]
@@ -44,8 +47,8 @@ def pristine(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return copy
 
 
-def test_every_contract_is_kept(repository: Path) -> None:
-    result = _lint_imports(repository)
+def test_every_contract_is_kept(repository: Path, tmp_path: Path) -> None:
+    result = _lint_imports(repository, cache=tmp_path)
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0 broken" in result.stdout
@@ -91,7 +94,7 @@ def test_a_violation_breaks_its_contract(
     try:
         with module.open("a") as source:
             source.write(f"\n{line}\n")
-        result = _lint_imports(pristine, contract=contract)
+        result = _lint_imports(pristine, cache=pristine / "cache", contract=contract)
     finally:
         if original is None:
             module.unlink()
