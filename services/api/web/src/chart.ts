@@ -9,17 +9,18 @@ import {
   type ISeriesApi,
   type UTCTimestamp,
 } from "lightweight-charts";
-import type { Candle } from "./types";
+import { decimals } from "./text";
+import { isDoubtful, type Candle, type Timeframe } from "./types";
 
 const RISE = "#2a9d73";
 const FALL = "#d1495b";
+const SPACING = 7;
+const OLDEST_IS_NEAR = 50;
+const MOST_DECIMALS = 12;
+const LONG: readonly Timeframe[] = ["1d", "3d", "1w", "1M"];
 
 function seconds(candle: Candle): UTCTimestamp {
   return (Date.parse(candle.open_time) / 1000) as UTCTimestamp;
-}
-
-function decimals(text: string): number {
-  return text.split(".")[1]?.length ?? 0;
 }
 
 /** Hollow where the interval is over and trades of it may be missing, so that a doubt can be seen. */
@@ -39,23 +40,26 @@ function volume(candle: Candle): HistogramData<UTCTimestamp> {
   return { time: seconds(candle), value: Number(candle.volume), color: (isUp ? RISE : FALL) + "66" };
 }
 
-/** A candle whose interval is over, but of which it isn't known that every trade is in it. */
-export function isDoubtful(candle: Candle): boolean {
-  return candle.final && !candle.complete;
-}
-
+/** The drawing of one series of candles and their volumes. */
 export class Chart {
   private readonly chart: IChartApi;
   private readonly prices: ISeriesApi<"Candlestick">;
   private readonly volumes: ISeriesApi<"Histogram">;
-  private precision = -1;
+  private precision = 0;
+  private newest = -Infinity;
 
-  constructor(element: HTMLElement, onHover: (time: number | null) => void, onOldestNear: () => void) {
+  constructor(
+    private readonly element: HTMLElement,
+    onHover: (seconds: number | null) => void,
+    onOldestNear: () => void,
+  ) {
     this.chart = createChart(element, {
       autoSize: true,
       crosshair: { mode: 0 },
-      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4 },
-      rightPriceScale: { scaleMargins: { top: 0.12, bottom: 0.24 } },
+      // A finger moved up or down scrolls the page, not the prices.
+      handleScroll: { vertTouchDrag: false },
+      timeScale: { rightOffset: 4, barSpacing: SPACING, minBarSpacing: 0.5 },
+      rightPriceScale: { scaleMargins: { top: 0.14, bottom: 0.24 } },
     });
     this.prices = this.chart.addSeries(CandlestickSeries, {
       upColor: RISE, downColor: FALL, borderUpColor: RISE, borderDownColor: FALL, wickUpColor: RISE, wickDownColor: FALL,
@@ -66,7 +70,7 @@ export class Chart {
     this.chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
     this.chart.subscribeCrosshairMove((event) => onHover(typeof event.time === "number" ? event.time : null));
     this.chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
-      if (range && range.from < 20) onOldestNear();
+      if (range && range.from < OLDEST_IS_NEAR) onOldestNear();
     });
   }
 
@@ -82,38 +86,50 @@ export class Chart {
     });
   }
 
-  /** Show exactly these candles, oldest first; keeps the view where it is unless `fit` is asked for. */
-  show(candles: Candle[], fit: boolean, hasSeconds: boolean): void {
-    this.chart.applyOptions({ timeScale: { secondsVisible: hasSeconds } });
-    const range = this.chart.timeScale().getVisibleRange();
-    this.adjustPrecision(candles.slice(-200));
-    this.prices.setData(candles.map(bar));
-    this.volumes.setData(candles.map(volume));
-    if (fit) {
-      this.chart.timeScale().setVisibleLogicalRange({ from: candles.length - 160, to: candles.length + 4 });
-    } else if (range) {
-      this.chart.timeScale().setVisibleRange(range);
-    }
+  /** Forget all candles and begin a market or timeframe anew, its newest candles in view. */
+  reset(timeframe: Timeframe): void {
+    this.precision = 0;
+    this.newest = -Infinity;
+    this.prices.setData([]);
+    this.volumes.setData([]);
+    this.chart.priceScale("right").applyOptions({ autoScale: true });
+    this.chart.applyOptions({ timeScale: { timeVisible: !LONG.includes(timeframe), secondsVisible: timeframe === "1s" } });
   }
 
-  /** Show a change of the newest candle, or the one after it. */
-  update(candle: Candle): void {
-    this.adjustPrecision([candle]);
-    this.prices.update(bar(candle));
-    this.volumes.update(volume(candle));
+  /** Show all candles, oldest first, of which some have changed; what the reader looks at stays where it is. */
+  draw(all: Candle[], changed: Candle[]): void {
+    if (!all.length || !changed.length) return;
+    this.adjustPrecision(changed);
+    const isFirst = this.newest === -Infinity;
+    const atEnd = changed.filter((candle) => seconds(candle) >= this.newest).sort((a, b) => seconds(a) - seconds(b));
+    if (isFirst || atEnd.length < changed.length) {
+      this.prices.setData(all.map(bar));
+      this.volumes.setData(all.map(volume));
+    } else {
+      for (const candle of atEnd) {
+        this.prices.update(bar(candle));
+        this.volumes.update(volume(candle));
+      }
+    }
+    this.newest = seconds(all.at(-1)!);
+    if (isFirst) this.showNewest(all.length);
+  }
+
+  /** Whether the reader looks at the newest candles, far from the oldest held. */
+  get isAtNewest(): boolean {
+    return this.chart.timeScale().scrollPosition() > -1;
+  }
+
+  private showNewest(count: number): void {
+    const bars = Math.max(20, Math.floor(this.element.clientWidth / SPACING));
+    this.chart.timeScale().setVisibleLogicalRange({ from: count + 4 - bars, to: count + 3 });
   }
 
   private adjustPrecision(candles: Candle[]): void {
-    const needed = Math.min(12, Math.max(...candles.map((candle) => Math.max(decimals(candle.close), decimals(candle.high))), 0));
-    if (needed <= this.precision) return;
-    this.precision = needed;
-    this.prices.applyOptions({ priceFormat: { type: "price", precision: needed, minMove: 10 ** -needed } });
-  }
-
-  /** Forget the previous market's precision. */
-  reset(): void {
-    this.precision = -1;
-    this.prices.setData([]);
-    this.volumes.setData([]);
+    const found = candles.flatMap((candle) => [decimals(candle.close), decimals(candle.high), decimals(candle.low)]);
+    const needed = found.reduce((a, b) => Math.max(a, b), 0);
+    if (needed <= this.precision && this.newest !== -Infinity) return;
+    this.precision = Math.min(MOST_DECIMALS, Math.max(needed, this.precision));
+    this.prices.applyOptions({ priceFormat: { type: "price", precision: this.precision, minMove: 10 ** -this.precision } });
   }
 }

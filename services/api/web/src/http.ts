@@ -1,17 +1,9 @@
+import { key } from "./key";
 import type { Candle, Market, Page, Timeframe } from "./types";
 
-const KEY = "vegamite-key";
+const PATIENCE_MS = 30_000;
 
-/** Take the key from the address's fragment, where the server's console puts it, and keep it for this tab alone. */
-export function takeKey(): string | null {
-  const given = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (given) {
-    sessionStorage.setItem(KEY, given);
-    history.replaceState(null, "", location.pathname + location.search);
-  }
-  return sessionStorage.getItem(KEY);
-}
-
+/** The server answered, with an error. */
 export class ApiError extends Error {
   constructor(readonly status: number, message: string) {
     super(message);
@@ -19,14 +11,19 @@ export class ApiError extends Error {
 }
 
 async function call<Answer>(path: string, init: RequestInit = {}): Promise<Answer> {
+  const presented = key.value;
   const headers = new Headers(init.headers);
-  const key = sessionStorage.getItem(KEY);
-  if (key) headers.set("X-API-Key", key);
-  const response = await fetch(path, { ...init, headers });
+  if (presented) headers.set("X-API-Key", presented);
+  const response = await fetch(path, { ...init, headers, signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (response.status === 401 && presented) {
+    key.drop(presented);
+    return call(path, init);
+  }
   const body: unknown = response.status === 204 ? null : await response.json().catch(() => null);
   if (!response.ok) {
-    const problem = body as { detail?: string; title?: string } | null;
-    throw new ApiError(response.status, problem?.detail ?? problem?.title ?? `HTTP ${response.status}`);
+    const problem = body as { detail?: string; title?: string; allowed?: string } | null;
+    const said = problem?.detail ?? problem?.title ?? `the server answered ${response.status}`;
+    throw new ApiError(response.status, problem?.allowed ? `${said}; allowed: ${problem.allowed}` : said);
   }
   return body as Answer;
 }

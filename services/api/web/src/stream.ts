@@ -1,11 +1,14 @@
+import { key } from "./key";
 import type { Candle, Timeframe, Trade } from "./types";
 
 export interface Listener {
-  candles(candles: Candle[], isSnapshot: boolean): void;
+  candles(candles: Candle[]): void;
   trades(trades: Trade[]): void;
   /** The server says that something about the market changed: its source, its gaps, or many candles at once. */
   status(type: string): void;
+  /** The stream runs, or does no longer. */
   connected(isUp: boolean): void;
+  /** The server refuses what the page asks for, and says why. */
   refused(message: string): void;
 }
 
@@ -17,10 +20,12 @@ interface Message {
   data?: unknown;
   method?: string;
   success?: boolean;
-  error?: { message?: string } | string;
+  error?: { code?: string; message?: string };
 }
 
+// Three heartbeats of the server's default.
 const SILENCE_MS = 15_000;
+const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 
 /** One live view of one market and timeframe, which reconnects for ever until it is closed. */
@@ -47,23 +52,23 @@ export class Stream {
   }
 
   private connect(): void {
-    const address = new URL("v1/ws", location.href);
+    // Relative to the page, which may stand behind a path prefix.
+    const address = new URL("v1/ws", location.origin + location.pathname);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
-    address.hash = "";
-    address.search = "";
     const socket = new WebSocket(address);
     this.socket = socket;
-    socket.onopen = () => this.subscribe(socket);
+    const presented = key.value;
+    socket.onopen = () => this.subscribe(socket, presented);
     socket.onmessage = (event: MessageEvent<string>) => {
-      if (socket === this.socket) this.receive(event.data);
+      if (socket === this.socket && !this.closed) this.receive(socket, event.data, presented);
     };
     socket.onclose = () => this.reconnect(socket);
     this.feedWatchdog(socket);
   }
 
-  private subscribe(socket: WebSocket): void {
-    const key = sessionStorage.getItem("vegamite-key");
-    if (key) socket.send(JSON.stringify({ method: "auth", req_id: 0, params: { key } }));
+  private subscribe(socket: WebSocket, presented: string | null): void {
+    if (this.closed) return;
+    if (presented) socket.send(JSON.stringify({ method: "auth", req_id: 0, params: { key: presented } }));
     const markets = [this.market];
     const channels = [
       { channel: "candles", markets, timeframe: this.timeframe, snapshot: 300 },
@@ -73,24 +78,28 @@ export class Stream {
     channels.forEach((params, index) => socket.send(JSON.stringify({ method: "subscribe", req_id: index + 1, params })));
   }
 
-  private receive(text: string): void {
-    if (this.socket) this.feedWatchdog(this.socket);
+  private receive(socket: WebSocket, text: string, presented: string | null): void {
+    this.feedWatchdog(socket);
     const message = JSON.parse(text) as Message;
     if (message.success === false) {
-      this.listener.refused(typeof message.error === "string" ? message.error : (message.error?.message ?? "refused"));
+      // The server closes after a refused key; the next connection goes without it.
+      if (message.method === "auth" && presented) key.drop(presented);
+      else this.listener.refused(message.error?.message ?? "the server refuses the stream");
       return;
     }
-    if (message.method === "subscribe") {
-      this.attempts = 0;
-      this.listener.connected(true);
-    }
     if (message.channel === "candles" && message.market === this.market && message.timeframe === this.timeframe) {
-      this.listener.candles(message.data as Candle[], message.type === "snapshot");
+      if (message.type === "snapshot") this.isUp();
+      this.listener.candles(message.data as Candle[]);
     } else if (message.channel === "trades" && message.market === this.market) {
       this.listener.trades(message.data as Trade[]);
     } else if (message.channel === "status" && message.type) {
       this.listener.status(message.type);
     }
+  }
+
+  private isUp(): void {
+    this.attempts = 0;
+    this.listener.connected(true);
   }
 
   /** A connection that says nothing, not even a heartbeat, is dead although it is open. */
@@ -102,12 +111,13 @@ export class Stream {
     }, SILENCE_MS);
   }
 
+  /** Wait longer after each failure, each page another while, so that a server that is back isn't overrun. */
   private reconnect(socket: WebSocket): void {
     if (this.closed || socket !== this.socket) return;
     this.socket = null;
     clearTimeout(this.watchdog);
     this.listener.connected(false);
-    const ceiling = Math.min(LONGEST_WAIT_MS, 500 * 2 ** this.attempts++);
-    this.timer = window.setTimeout(() => this.connect(), 200 + Math.random() * ceiling);
+    const longest = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** this.attempts++);
+    this.timer = window.setTimeout(() => this.connect(), longest * (0.5 + Math.random() / 2));
   }
 }

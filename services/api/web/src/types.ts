@@ -21,11 +21,18 @@ export interface Candle {
   final: boolean;
   complete: boolean;
   revision: number;
-  as_of: string;
+  /** The place in the log that the state was computed up to: "epoch-offset", ordered as two numbers. */
+  as_of: string | number;
+}
+
+/** A candle whose interval is over, but of which it isn't known that every trade is in it. */
+export function isDoubtful(candle: Candle): boolean {
+  return candle.final && !candle.complete;
 }
 
 export interface Trade {
   trade_id: string;
+  sequence: number;
   event_time: string;
   price: string;
   amount: string;
