@@ -313,6 +313,7 @@ def listing(
         refusals.append(404)
     return {
         "response_model": None,
+        "tags": ["markets" if name in ("exchanges", "markets") else "history"],
         "openapi_extra": {
             "parameters": [parameter.document() for parameter in parameters],
             "responses": {
@@ -332,6 +333,7 @@ def tracking() -> dict[str, Any]:
     """Return the arguments of the route that tracks markets."""
     return {
         "response_model": None,
+        "tags": ["tracking"],
         "status_code": 202,
         "openapi_extra": {
             "requestBody": {
@@ -366,6 +368,7 @@ def removal(parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     """Return the arguments of the route that stops tracking a market."""
     return {
         "response_model": None,
+        "tags": ["tracking"],
         "status_code": 204,
         "openapi_extra": {
             "parameters": [parameter.document() for parameter in parameters],

@@ -183,7 +183,10 @@ class Connection:
         """Take a stream that a whole-exchange subscription holds; False where it is not wanted."""
         if not self._session.adopts(stream):
             return False
-        position = self._services.subscriber.position(stream)
+        try:
+            position = self._services.subscriber.position(stream)
+        except NotReadyError:
+            return False
         self._session.add(Subscription(stream, from_offset=0))
         self._buffer.begin(stream, position._replace(offset=position.offset - 1))
         return True
