@@ -7,6 +7,11 @@ TRADES = Counter(
     "Trades put into the log, by exchange and origin",
     ["exchange", "origin"],
 )
+LATE_TRADES = Counter(
+    "vegamite_collector_late_trades_total",
+    "Streamed trades of a time that was already claimed to be complete",
+    ["exchange"],
+)
 QUARANTINED = Counter(
     "vegamite_collector_quarantined_trades_total",
     "Trades that can't be believed, by reason",

@@ -97,11 +97,11 @@ async def running(
 
 
 class ScriptedSource:
-    """An exchange that plays one script a connection: events, then an error, or silence; and pages of history, waiting where there is none yet."""
+    """An exchange that plays one script a connection: events, pauses until an `Event` is set, then an error, or silence; and pages of history, waiting where there is none yet."""
 
     def __init__(self, profile: ExchangeProfile) -> None:
         self.profile = profile
-        self.scripts: list[list[SourceEvent | SourceError]] = []
+        self.scripts: list[list[SourceEvent | SourceError | asyncio.Event]] = []
         self.pages: list[Page | SourceError] = []
         self.requests: list[PageRequest] = []
         self.connections = 0
@@ -112,11 +112,16 @@ class ScriptedSource:
         self.connections += 1
         yield self._play(self.scripts.pop(0) if self.scripts else [])
 
-    async def _play(self, script: list[SourceEvent | SourceError]) -> AsyncIterator[SourceEvent]:
+    async def _play(
+        self, script: list[SourceEvent | SourceError | asyncio.Event]
+    ) -> AsyncIterator[SourceEvent]:
         for step in script:
             if isinstance(step, SourceError):
                 raise step
-            yield step
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            else:
+                yield step
         await asyncio.Event().wait()
 
     async def fetch(self, symbol: str, request: PageRequest) -> Page:

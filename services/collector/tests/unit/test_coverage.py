@@ -10,6 +10,8 @@ from vegamite_collector.core.coverage import (
     SkewTimer,
     compare_clocks,
     heartbeat_time,
+    late_trade_count,
+    raised_settling,
 )
 
 
@@ -38,6 +40,17 @@ def test_a_span_closes_at_its_own_proof_or_before_what_was_missed() -> None:
     assert span.closing() == 900
     assert span.closing(500) == 500
     assert span.closing(5_000) == 900
+
+
+def test_only_trades_of_the_spans_own_claimed_time_are_late() -> None:
+    span = OpenSpan(from_time=100, proven_time=1_000, settling=100)
+    assert late_trade_count(span, [99, 100, 500, 899, 900, 2_000], claimed=900) == 3
+
+
+def test_the_settling_time_doubles_up_to_a_limit() -> None:
+    assert raised_settling(10, own=10) == 20
+    assert raised_settling(160, own=10) == 300
+    assert raised_settling(300, own=10) == 300
 
 
 @pytest.mark.parametrize(

@@ -214,3 +214,72 @@ async def test_an_exchange_without_a_stream_is_unsupported(
     async with session(running_writer, source, store, error=error) as on:
         await eventually(lambda: on.state() == ("unsupported", "no stream"))
         assert source.connections == 0
+
+
+async def test_trades_of_a_claimed_time_raise_the_markets_settling_time(
+    running_writer: Any, scripted: Any, store: Any
+) -> None:
+    source = scripted(profile_for("binance"))
+    gate = asyncio.Event()
+    source.scripts = [
+        [
+            Subscribed(NOW),
+            arrived(2),
+            Proved(NOW + 20 * SECOND),
+            gate,
+            arrived(3, 4),
+            Proved(NOW + 21 * SECOND),
+        ]
+    ]
+    async with session(running_writer, source, store) as on:
+        await eventually(lambda: BTC in on.writer.spans)
+        on.clock.instant = NOW + 25 * SECOND
+        await eventually(lambda: on.writer.last_claim == NOW + 19 * SECOND)
+        gate.set()
+        await eventually(lambda: on.writer.spans[BTC].settling == 2 * SECOND)
+        assert on.writer.spans[BTC].claim == NOW + 19 * SECOND
+        await on.writer.flush()
+        assert [t.sequence for r in on.kinds(TradesRecord) for t in r.trades] == [2, 3, 4]
+        assert on.kinds(SpanClosed) == []
+
+
+async def test_repeats_from_before_the_subscription_are_not_late(
+    running_writer: Any, scripted: Any, store: Any
+) -> None:
+    source = scripted(replace(profile_for("binance"), ids_contiguous=False))
+    gate = asyncio.Event()
+    source.scripts = [
+        [
+            Subscribed(NOW + 10 * SECOND),
+            Proved(NOW + 20 * SECOND),
+            gate,
+            arrived(1, 2),
+            Proved(NOW + 22 * SECOND),
+        ]
+    ]
+    async with session(running_writer, source, store) as on:
+        await eventually(lambda: BTC in on.writer.spans)
+        on.clock.instant = NOW + 25 * SECOND
+        await eventually(lambda: on.writer.last_claim == NOW + 19 * SECOND)
+        gate.set()
+        await eventually(lambda: bool(on.kinds(TradesRecord)))
+        assert on.writer.spans[BTC].settling == SECOND
+
+
+async def test_what_was_skipped_between_two_connections_is_asked_for_as_far_as_it_was_claimed(
+    running_writer: Any, scripted: Any, store: Any
+) -> None:
+    source = scripted(profile_for("binance"))
+    gate, end = asyncio.Event(), SourceError("gone", cause="socket_closed")
+    source.scripts = [
+        [Subscribed(NOW), arrived(1, 2), Proved(NOW + 20 * SECOND), gate, end],
+        [Subscribed(NOW + 30 * SECOND), arrived(32)],
+    ]
+    async with session(running_writer, source, store) as on:
+        await eventually(lambda: BTC in on.writer.spans)
+        on.clock.instant = NOW + 25 * SECOND
+        await eventually(lambda: on.writer.last_claim == NOW + 19 * SECOND)
+        gate.set()
+        await eventually(lambda: bool(on.holes))
+        assert on.holes == [Span(NOW + 2 * SECOND, NOW + 19 * SECOND)]
+        assert [record.cause for record in on.kinds(SpanClosed)] == ["socket_closed"]

@@ -4,6 +4,7 @@ A span is proven up to the send time of the latest ping whose answer was read in
 time. An answer's read time proves nothing: a process that was stopped reads an old one "now".
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -30,6 +31,19 @@ class OpenSpan:
     def closing(self, limit: Micros | None = None) -> Micros:
         """Return where the span ends when it is closed now: its claim, or `limit` where that is less."""
         return self.claim if limit is None else min(self.claim, limit)
+
+
+LONGEST_SETTLING_FACTOR = 30
+
+
+def late_trade_count(span: OpenSpan, event_times: Iterable[Micros], *, claimed: Micros) -> int:
+    """Return how many trades came for a time of the span that a heartbeat had claimed, up to `claimed`."""
+    return sum(span.from_time <= event_time < claimed for event_time in event_times)
+
+
+def raised_settling(settling: Micros, *, own: Micros) -> Micros:
+    """Return the settling time after a trade came too late: twice as long, at most 30 times the profile's `own`."""
+    return min(settling * 2, own * LONGEST_SETTLING_FACTOR)
 
 
 def heartbeat_time(spans: list[OpenSpan], *, now: Micros, settling: Micros) -> Micros:

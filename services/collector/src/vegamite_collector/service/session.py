@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
 from vegamite_collector import metrics
+from vegamite_collector.core.coverage import raised_settling
 from vegamite_collector.core.normalise import ClockSkewCounter, Continuity, Normalised
 from vegamite_collector.core.profile import ExchangeProfile
 from vegamite_collector.core.suggestion import suggest_symbols
@@ -25,7 +26,7 @@ from vegamite_collector.service.sources import Sources
 from vegamite_collector.service.states import SourceStates
 from vegamite_collector.service.writer import Batch, PartitionWriter
 from vegamite_common.domain.coverage import Span
-from vegamite_common.domain.trade import Origin
+from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
 
@@ -59,6 +60,10 @@ class MarketSession:
         self._backoff = Backoff(first_seconds=0.5, limit_seconds=30.0)
         self._quarantine_logged = float("-inf")
         self._skew = ClockSkewCounter()
+        self._settling = 0
+        self._continuity: Continuity | None = None
+        self._first_frame = True
+        self._claimed = 0
         self.cause_of_end = "stopped"
 
     async def run(self) -> None:
@@ -101,21 +106,26 @@ class MarketSession:
             cause = self.cause_of_end
             raise
         finally:
-            self._writer.close_span(market, cause=cause)
+            claimed = self._writer.close_span(market, cause=cause)
+            self._claimed = max(self._claimed, claimed)
 
     async def _take_all(self, profile: ExchangeProfile, events: AsyncIterator[SourceEvent]) -> None:
         market = self.tracked.market
-        settling = self._clock.span(profile.settling_seconds)
-        continuity = Continuity(profile.time_resolution) if profile.ids_contiguous else None
+        self._settling = max(self._settling, self._clock.span(profile.settling_seconds))
+        if profile.ids_contiguous and self._continuity is None:
+            self._continuity = Continuity(profile.time_resolution)
+        self._first_frame = True
         async for event in events:
             match event:
                 case TradesArrived():
-                    await self._take_trades(event, profile, continuity)
+                    await self._take_trades(event, profile)
                 case Proved(sent_time=sent_time):
                     self._writer.prove(market, sent_time)
                     self._say_live()
                 case Subscribed(at=at):
-                    self._writer.open_span(market, from_time=at + settling, settling=settling)
+                    self._writer.open_span(
+                        market, from_time=at + self._settling, settling=self._settling
+                    )
                 case Lost(cause=cause):
                     self._writer.break_span(market, cause=cause)
 
@@ -125,17 +135,13 @@ class MarketSession:
         elif not self._skew.active:
             self._states.set(self.tracked, "live")
 
-    async def _take_trades(
-        self, event: TradesArrived, profile: ExchangeProfile, continuity: Continuity | None
-    ) -> None:
+    async def _take_trades(self, event: TradesArrived, profile: ExchangeProfile) -> None:
         market = self.tracked.market
         if event.trades:
+            self._mind_late_trades(event, profile)
             origin = Origin.SIMULATED if profile.simulated else Origin.LIVE
             await self._writer.put_trades(Batch(market, event.trades, event.received_time, origin))
-        hole = continuity.first_hole(event.trades) if continuity is not None else None
-        if hole is not None:
-            self._writer.break_span(market, cause="missing_trades", limit=hole.from_time)
-            self._on_hole(self.tracked, hole)
+            self._mind_holes(event.trades)
         skewed = self._skew.skewed(Normalised(event.trades, event.quarantined))
         if event.quarantined:
             self._quarantine(event)
@@ -144,6 +150,37 @@ class MarketSession:
                 self.tracked,
                 "clock_skew",
                 reason="the exchange's event times are ahead of our clock",
+            )
+
+    def _mind_holes(self, trades: Sequence[Trade]) -> None:
+        """Trades whose ids were skipped have to be fetched, also where their time was claimed."""
+        hole = self._continuity.first_hole(trades) if self._continuity is not None else None
+        first, self._first_frame = self._first_frame, False
+        if hole is None:
+            return
+        if not first:
+            self._writer.break_span(
+                self.tracked.market, cause="missing_trades", limit=hole.from_time
+            )
+            self._on_hole(self.tracked, hole)
+        elif hole.from_time < self._claimed:
+            # What was skipped between two connections is a gap, but for what the last one had claimed wrongly.
+            self._on_hole(self.tracked, Span(hole.from_time, min(hole.to_time, self._claimed)))
+
+    def _mind_late_trades(self, event: TradesArrived, profile: ExchangeProfile) -> None:
+        """A claim was as good as the settling time: where that was too short, claim later from now on."""
+        market = self.tracked.market
+        late = self._writer.late_trades(market, event.trades)
+        if not late:
+            return
+        metrics.LATE_TRADES.labels(market.exchange).inc(late)
+        own = self._clock.span(profile.settling_seconds)
+        raised = raised_settling(self._settling, own=own)
+        if raised > self._settling:
+            self._settling = raised
+            self._writer.set_settling(market, raised)
+            log.warning(
+                "trades came late; settling time raised", market=market.key, factor=raised // own
             )
 
     def _quarantine(self, event: TradesArrived) -> None:

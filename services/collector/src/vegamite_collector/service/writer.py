@@ -25,6 +25,7 @@ from vegamite_collector.core.coverage import (
     SkewTimer,
     compare_clocks,
     heartbeat_time,
+    late_trade_count,
 )
 from vegamite_collector.core.repair import split_records
 from vegamite_common.bus.port import TRADES, BusError, Producer
@@ -140,11 +141,29 @@ class PartitionWriter:
         if span is not None:
             span.prove(sent_time)
 
-    def close_span(self, market: Market, *, cause: str, limit: Micros | None = None) -> None:
-        """Close the market's span, if it is open, where it is proven, or at `limit` where that is less."""
+    def late_trades(self, market: Market, trades: Sequence[Trade]) -> int:
+        """Return how many of the trades came for a time that this writer has claimed of the market."""
+        span = self.spans.get(market)
+        if span is None or self.last_claim is None:
+            return 0
+        return late_trade_count(
+            span, (trade.event_time for trade in trades), claimed=self.last_claim
+        )
+
+    def set_settling(self, market: Market, settling: Micros) -> None:
+        """Let the market's span claim less by another settling time (µs) from now on."""
+        span = self.spans.get(market)
+        if span is not None:
+            span.settling = settling
+
+    def close_span(self, market: Market, *, cause: str, limit: Micros | None = None) -> Micros:
+        """Close the market's span, if it is open, where it is proven, or at `limit` where that is less.
+
+        Returns up to when the market may look complete: the later of the span's end and the last heartbeat's time.
+        """
         span = self.spans.pop(market, None)
         if span is None:
-            return
+            return 0
         metrics.SPANS_BROKEN.labels(market.exchange, cause).inc()
         to_time = max(0, span.closing(limit)) if self.claims_allowed else 0
         record = SpanClosed(
@@ -155,6 +174,7 @@ class PartitionWriter:
             cause=cause,
         )
         self._append(market, encode_trades(record))
+        return max(to_time, self.last_claim or 0)
 
     def break_span(self, market: Market, *, cause: str, limit: Micros | None = None) -> None:
         """Close the market's span and open it again from a time that what was missed can't have."""
@@ -272,6 +292,7 @@ class PartitionWriter:
         self.generation += 1
         self.writer = str(uuid.uuid4())
         self.claims_allowed = False
+        self.last_claim = None
         now = self._clock.now()
         for span in self.spans.values():
             span.from_time = now + span.settling
