@@ -173,38 +173,48 @@ def _replies() -> dict[str, Any]:
     }
 
 
-def _streams() -> dict[str, Any]:
-    candle = {"channel": {"const": "candles"}, "market": _MARKET, "timeframe": _TIMEFRAME}
-    candle_head = {"channel": "candles", "market": "kraken:BTC/USD", "timeframe": "1m"}
-    trade_head = {"channel": "trades", "market": "kraken:BTC/USD"}
+_CANDLE_HEAD = {"channel": "candles", "market": "kraken:BTC/USD", "timeframe": "1m"}
+_TRADE_HEAD = {"channel": "trades", "market": "kraken:BTC/USD"}
+
+
+def _candle_payload(kind: str, *more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return _object(
+        {
+            "channel": {"const": "candles"},
+            "market": _MARKET,
+            "timeframe": _TIMEFRAME,
+            "type": {"const": kind},
+            "seq": _SEQ,
+            **dict(more),
+            "data": _CANDLES,
+        }
+    )
+
+
+def _candle_streams() -> dict[str, Any]:
     in_progress = {**CANDLE_EXAMPLE, "final": False, "complete": False}
+    revised = {**CANDLE_EXAMPLE, "revision": 1}
+    chained = ("prev_seq", _PREV_SEQ)
+    head = _CANDLE_HEAD
     return {
         "candleSnapshot": _message(
             "candle snapshot",
             "The newest candles as stored, oldest first; the stream follows.",
-            _object({**candle, "type": {"const": "snapshot"}, "seq": _SEQ, "data": _CANDLES}),
-            {**candle_head, "type": "snapshot", "seq": "3-7-88120", "data": [CANDLE_EXAMPLE]},
+            _candle_payload("snapshot"),
+            {**head, "type": "snapshot", "seq": "3-7-88120", "data": [CANDLE_EXAMPLE]},
         ),
         "candleUpdate": _message(
             "candle update",
             "Candles in progress, their newest state; older ones may never be sent.",
-            _object({**candle, "type": {"const": "update"}, "seq": _SEQ, "data": _CANDLES}),
-            {**candle_head, "type": "update", "seq": "3-7-88121", "data": [in_progress]},
+            _candle_payload("update"),
+            {**head, "type": "update", "seq": "3-7-88121", "data": [in_progress]},
         ),
         "candleFinal": _message(
             "candle final",
             "Candles that became final.",
-            _object(
-                {
-                    **candle,
-                    "type": {"const": "final"},
-                    "seq": _SEQ,
-                    "prev_seq": _PREV_SEQ,
-                    "data": _CANDLES,
-                }
-            ),
+            _candle_payload("final", chained),
             {
-                **candle_head,
+                **head,
                 "type": "final",
                 "seq": "3-7-88122",
                 "prev_seq": "3-7-88101",
@@ -214,55 +224,47 @@ def _streams() -> dict[str, Any]:
         "candleRevision": _message(
             "candle revision",
             "Final candles that changed, and why.",
-            _object(
-                {
-                    **candle,
-                    "type": {"const": "revision"},
-                    "seq": _SEQ,
-                    "prev_seq": _PREV_SEQ,
-                    "reason": {"type": "string"},
-                    "data": _CANDLES,
-                }
-            ),
+            _candle_payload("revision", chained, ("reason", {"type": "string"})),
             {
-                **candle_head,
+                **head,
                 "type": "revision",
                 "seq": "3-7-88130",
                 "prev_seq": "3-7-88122",
                 "reason": "backfill",
-                "data": [{**CANDLE_EXAMPLE, "revision": 1}],
+                "data": [revised],
             },
         ),
+    }
+
+
+def _trade_payload(kind: str, *more: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return _object(
+        {
+            "channel": {"const": "trades"},
+            "market": _MARKET,
+            "type": {"const": kind},
+            "seq": _SEQ,
+            **dict(more),
+            "data": _TRADES,
+        }
+    )
+
+
+def _trade_streams() -> dict[str, Any]:
+    origin = {"enum": ["live", "backfill", "import", "simulated"]}
+    return {
         "tradeSnapshot": _message(
             "trade snapshot",
             "The newest trades as stored, oldest first; the stream follows.",
-            _object(
-                {
-                    "channel": {"const": "trades"},
-                    "market": _MARKET,
-                    "type": {"const": "snapshot"},
-                    "seq": _SEQ,
-                    "data": _TRADES,
-                }
-            ),
-            {**trade_head, "type": "snapshot", "seq": "3-7-5399", "data": [TRADE_EXAMPLE]},
+            _trade_payload("snapshot"),
+            {**_TRADE_HEAD, "type": "snapshot", "seq": "3-7-5399", "data": [TRADE_EXAMPLE]},
         ),
         "tradeUpdate": _message(
             "trade update",
             "Trades as they came into the log, with their origin.",
-            _object(
-                {
-                    "channel": {"const": "trades"},
-                    "market": _MARKET,
-                    "type": {"const": "update"},
-                    "seq": _SEQ,
-                    "prev_seq": _PREV_SEQ,
-                    "origin": {"enum": ["live", "backfill", "import", "simulated"]},
-                    "data": _TRADES,
-                }
-            ),
+            _trade_payload("update", ("prev_seq", _PREV_SEQ), ("origin", origin)),
             {
-                **trade_head,
+                **_TRADE_HEAD,
                 "type": "update",
                 "seq": "3-7-5400",
                 "prev_seq": "3-7-5397",
@@ -270,7 +272,6 @@ def _streams() -> dict[str, Any]:
                 "data": [TRADE_EXAMPLE],
             },
         ),
-        **_status(),
     }
 
 
@@ -325,7 +326,10 @@ def build_asyncapi(version: str) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
         [CandleView, TradeView], ref_template="#/components/schemas/{name}"
     )
-    requests, answers = _requests(), {**_replies(), **_streams()}
+    requests, answers = (
+        _requests(),
+        {**_replies(), **_candle_streams(), **_trade_streams(), **_status()},
+    )
     messages = {**requests, **answers}
 
     def named(names: dict[str, Any]) -> list[dict[str, str]]:
