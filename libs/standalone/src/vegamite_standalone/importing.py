@@ -26,6 +26,8 @@ from vegamite_standalone.archive.import_job import (
 from vegamite_standalone.local_system import hold_data_directory, open_local_system
 from vegamite_standalone.settings import ProcessSettings
 
+READY_POLL_SECONDS = 0.02
+
 
 class ImportBar:
     """The import's three steps as bars on a terminal; silent where nobody watches. Safe to call from a thread."""
@@ -97,7 +99,7 @@ async def import_into_directory(
                 async with (
                     hold_data_directory(path) as directory,
                     open_local_system(settings.standalone, directory=directory) as system,
-                    _run_aggregator(settings.aggregator, system.resources),
+                    run_aggregator(settings.aggregator, system.resources),
                 ):
                     await store_archives(read, resources=system.resources, stop=stop, progress=bar)
             outcome.result = read.result
@@ -133,9 +135,7 @@ async def _open_cluster(settings: AggregatorSettings) -> AsyncIterator[Resources
 
 
 @asynccontextmanager
-async def _run_aggregator(
-    settings: AggregatorSettings, resources: Resources
-) -> AsyncIterator[None]:
+async def run_aggregator(settings: AggregatorSettings, resources: Resources) -> AsyncIterator[None]:
     """Run the aggregator beside the block, and drain it at the block's end; its failure ends the block."""
     stop = Stop()
     async with (
@@ -144,6 +144,9 @@ async def _run_aggregator(
     ):
         group.create_task(aggregator.run(stop), name=aggregator.name)
         try:
+            # The bus inside the process keeps for a reader what it hasn't read: from when it is there, not before.
+            while not aggregator.health.ready().ok:  # noqa: ASYNC110 -- health is asked, it tells nobody
+                await asyncio.sleep(READY_POLL_SECONDS)
             yield
         finally:
             stop.request()
