@@ -56,9 +56,9 @@ def _trade(offset: int, size: int = 1) -> Event:
 def _drain(buffer: SendBuffer) -> list[int]:
     offsets = []
     while (item := buffer.pop()) is not None:
-        if item[1] is not None:
-            offsets.append(item[1].seq.offset)
-            buffer.sent(item[1])
+        buffer.sent(item[1])
+        if item[1].event is not None:
+            offsets.append(item[1].event.seq.offset)
     return offsets
 
 
@@ -95,6 +95,20 @@ def test_what_is_over_the_bound_is_refused_and_the_places_sent_are_known() -> No
     assert buffer.queued_seqs() == {TRADES.name: "1-0-2"}
 
 
+def test_a_stream_begins_where_its_snapshot_says_once_that_was_sent() -> None:
+    buffer = SendBuffer(10**6)
+    buffer.put_reply("snapshot", {TRADES: Seq(1, 0, 7)})
+    buffer.put_past(_trade(8))
+    assert buffer.sent_seqs() == {}
+    assert buffer.queued_seqs() == {TRADES.name: "1-0-8"}
+    item = buffer.pop()
+    assert item is not None
+    buffer.sent(item[1])
+    assert buffer.sent_seqs() == {TRADES.name: "1-0-7"}
+    _drain(buffer)
+    assert buffer.sent_seqs() == {TRADES.name: "1-0-8"}
+
+
 def test_replies_and_the_past_are_outside_the_bound() -> None:
     buffer = SendBuffer(10)
     buffer.put_reply("r" * 1000)
@@ -127,7 +141,7 @@ def test_order_holds_trades_all_come_and_the_newest_state_of_each_candle_comes(
     for offset, (kind, minutes) in enumerate(events):
         if kind == "pop":
             item = buffer.pop()
-            got += [item[1].seq.offset] if item and item[1] else []
+            got += [item[1].event.seq.offset] if item and item[1].event else []
         elif kind == "update":
             buffer.put_live(_update(offset, *minutes))
             sent[offset] = minutes

@@ -5,17 +5,27 @@ candles in progress gives way to a newer one of the same candles; trades, finals
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vegamite_api.core.seq import Seq
 from vegamite_api.core.stream import Event, Stream
 from vegamite_common.domain.time import Micros
 
 
-class _Item:
-    __slots__ = ("event", "live", "opens", "size", "text")
+class Waiting:
+    """A message in the queue; `begins` are the streams that are whole from a place on once it was sent."""
 
-    def __init__(self, text: str, event: Event | None, *, live: bool = False) -> None:
+    __slots__ = ("begins", "event", "live", "opens", "size", "text")
+
+    def __init__(
+        self,
+        text: str,
+        event: Event | None,
+        *,
+        live: bool = False,
+        begins: Mapping[Stream, Seq] | None = None,
+    ) -> None:
+        self.begins = begins or {}
         self.text: str | None = text
         self.event = event
         self.live = live
@@ -28,8 +38,8 @@ class SendBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: deque[_Item] = deque()
-        self._updates: dict[Stream, list[_Item]] = {}
+        self._items: deque[Waiting] = deque()
+        self._updates: dict[Stream, list[Waiting]] = {}
         self._sent: dict[Stream, Seq] = {}
         self._queued: dict[Stream, Seq] = {}
         self.live_bytes = 0
@@ -39,7 +49,7 @@ class SendBuffer:
         return bool(self._items)
 
     def begin(self, stream: Stream, seq: Seq) -> None:
-        """Say from which place on the stream is whole."""
+        """Say from which place on a stream is whole that begins without a reply of its own."""
         self._sent[stream] = seq
         self._queued[stream] = seq
 
@@ -48,21 +58,23 @@ class SendBuffer:
         self._sent.pop(stream, None)
         self._queued.pop(stream, None)
 
-    def put_reply(self, text: str) -> None:
-        """Queue a reply, a snapshot or a message of the past; never refused."""
-        self._items.append(_Item(text, None))
-        self.reply_bytes += len(text)
+    def put_reply(self, text: str, begins: Mapping[Stream, Seq] | None = None) -> None:
+        """Queue a reply or a snapshot, never refused; with it the streams of `begins` are whole after those places."""
+        item = Waiting(text, None, begins=begins)
+        self._items.append(item)
+        self.reply_bytes += item.size
+        self._queued.update(item.begins)
 
     def put_past(self, event: Event) -> None:
         """Queue a stream's message from before it joined the live ones; never refused, never conflated."""
-        item = _Item(event.text, event)
+        item = Waiting(event.text, event)
         self.reply_bytes += item.size
         self._items.append(item)
         self._note(event)
 
     def put_live(self, event: Event) -> bool:
         """Queue a live message; False where the bound is reached, and then nothing was queued."""
-        item = _Item(event.text, event, live=True)
+        item = Waiting(event.text, event, live=True)
         if event.droppable:
             self._supersede(event.stream, item.opens)
         if self.live_bytes + item.size > self._max_bytes:
@@ -92,17 +104,17 @@ class SendBuffer:
         else:
             self._updates.pop(stream, None)
 
-    def pop(self) -> tuple[str, Event | None] | None:
-        """Return the next message to send and the event it came from; None where nothing waits."""
+    def pop(self) -> tuple[str, Waiting] | None:
+        """Return the text of the next message to send and what it was; None where nothing waits."""
         while self._items:
             item = self._items.popleft()
             if item.text is None:
                 continue
             self._account(item)
-            return item.text, item.event
+            return item.text, item
         return None
 
-    def _account(self, item: _Item) -> None:
+    def _account(self, item: Waiting) -> None:
         if not item.live:
             self.reply_bytes -= item.size
             return
@@ -113,9 +125,13 @@ class SendBuffer:
             if not waiting:
                 del self._updates[item.event.stream]
 
-    def sent(self, event: Event) -> None:
+    def sent(self, item: Waiting) -> None:
         """Note that a message went out."""
-        if not event.droppable and event.stream in self._sent:
+        for stream, seq in item.begins.items():
+            if stream in self._queued:
+                self._sent[stream] = seq
+        event = item.event
+        if event is not None and not event.droppable and event.stream in self._sent:
             self._sent[event.stream] = event.seq
 
     def sent_seqs(self) -> dict[str, str]:

@@ -24,7 +24,8 @@ _TRADES = {"type": "array", "items": {"$ref": "#/components/schemas/Trade"}}
 DESCRIPTION = """Subscribe by message; each request gets one reply. A snapshot, where asked for, comes before the stream and leaves no hole.
 
 Trades come in the log's order, at least once: drop a trade_id that was seen. Keep of each candle the state that is greatest by
-(as_of, final, revision), where `as_of` is two numbers, the log's epoch and an offset. `prev_seq` of a trade, final or revision names the one before: another one than the last received means a
+(as_of, final, revision), where `as_of` is two numbers, the log's epoch and an offset in it. `prev_seq` of a trade, final or revision
+names the one before: another one than the last received means a
 hole; subscribe again with `resume`. The ack's `seq` says after which place nothing is missing. Without anonymous reading send `auth` within 5 s, or a
 key in the handshake's headers. A client that reads too slowly gets `SLOW_CONSUMER` with its last `seqs`, and close 1008."""
 

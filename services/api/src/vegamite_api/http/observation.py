@@ -11,6 +11,9 @@ from vegamite_api.http.problem import internal_error
 
 log = structlog.get_logger(__name__)
 
+_CLIENT_LEFT = 499
+"""Counted for a client that left before it had sent its request: the number that proxies use for it."""
+
 
 def _route(scope: Scope) -> str:
     """Return the route's template: a bounded set of labels, whatever paths clients try."""

@@ -1,7 +1,7 @@
 """One WebSocket connection: requests in, replies and streams out; ends by itself where the client can't keep up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from vegamite_api.core.request import (
     parse_unsubscribe,
     request_id,
 )
+from vegamite_api.core.seq import Seq
 from vegamite_api.core.session import Limits, Session, Subscription
 from vegamite_api.core.stream import Event, Stream, encode
 from vegamite_api.ports import StoreError
@@ -40,7 +41,7 @@ END_SECONDS = 5.0
 RECHECK_SECONDS = 30.0
 _BACKLOG_BYTES = 262_144
 _HEARTBEAT_BACKLOG = 65_536
-_INBOX = 32
+_INBOX = 8
 
 POLICY, UNSUPPORTED, TOO_BIG, RESTART, TRY_LATER = 1008, 1003, 1009, 1012, 1013
 
@@ -219,13 +220,12 @@ class Connection:
             await self._wake.wait()
             self._wake.clear()
             while (item := self._buffer.pop()) is not None:
-                text, event = item
+                text, waiting = item
                 self._unsent = text
                 await self._socket.send(text)
                 self._unsent = None
                 metrics.MESSAGES_SENT.inc()
-                if event is not None:
-                    self._buffer.sent(event)
+                self._buffer.sent(waiting)
                 if self._buffer.reply_bytes < _BACKLOG_BYTES:
                     self._drained.set()
 
@@ -345,12 +345,15 @@ class Connection:
         except BaseException:
             self._withdraw(plan)
             raise
-        self._succeed(request, results=plan.results())
-        for planned in plan.streams:
-            self._buffer.begin(planned.stream, planned.after)
+        begins = {
+            planned.stream: planned.after
+            for planned in plan.streams
+            if not planned.joined and not planned.snapshot
+        }
+        self._succeed(request, begins, results=plan.results())
         for planned in plan.streams:
             for text in plan.take_snapshot(planned.stream):
-                self._reply_text(text)
+                self._reply_text(text, {planned.stream: planned.after})
                 await self._let_drain()
             if self._session.get(planned.stream) is not planned.subscription:
                 continue
@@ -466,8 +469,8 @@ class Connection:
     def _reply(self, body: dict[str, object]) -> None:
         self._reply_text(encode(body))
 
-    def _reply_text(self, text: str) -> None:
-        self._buffer.put_reply(text)
+    def _reply_text(self, text: str, begins: Mapping[Stream, Seq] | None = None) -> None:
+        self._buffer.put_reply(text, begins)
         self._wake.set()
 
     async def _close(self, ended: _EndedError) -> None:
