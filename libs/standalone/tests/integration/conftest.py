@@ -70,7 +70,7 @@ class Instance:
                 self.base, self.key = found[1], found[2]
                 if self._ready():
                     return
-            time.sleep(0.05)
+            time.sleep(0.05)  # a blocking helper: it looks again until its deadline
         raise AssertionError(f"not ready within {START_S} s:\n{output.read_text(errors='replace')}")
 
     def _ready(self) -> bool:

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from vegamite_common.testing.services.__main__ import install, main, missing_packages
+from vegamite_common.testing.services.chromium import find_chromium
+from vegamite_common.testing.services.kafka_jars import kafka_jars
+from vegamite_common.testing.services.process import ServiceError
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder with programs, empty at first; whoever installs may run everything in it."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("VEGAMITE_TEST_CHROMIUM", raising=False)
+    monkeypatch.setenv("VEGAMITE_TEST_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def add_program(folder: Path, name: str, body: str = "exit 0") -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_what_is_missing_is_told_by_its_package(programs: Path) -> None:
+    assert {"default-jre-headless", "maven", "chromium"} <= set(missing_packages())
+    for name in ("java", "mvn", "chromium"):
+        add_program(programs, name)
+    assert not {"default-jre-headless", "maven", "chromium"} & set(missing_packages())
+
+
+def test_packages_are_installed_after_the_lists_are_read(programs: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    add_program(programs, "apt-get", f'echo "$@" >> {calls}')
+    add_program(programs, "sudo", 'shift; exec "$@"')
+    add_program(programs, "true")
+    install(["maven", "chromium"])
+    assert calls.read_text().splitlines() == [
+        "update -q",
+        "install --yes --no-install-recommends maven chromium",
+    ]
+
+
+def test_an_installation_that_fails_prints_the_command_to_run(programs: Path) -> None:
+    add_program(programs, "apt-get", "exit 100")
+    add_program(programs, "sudo", 'shift; exec "$@"')
+    add_program(programs, "true")
+    command = r"sudo sh -c 'apt-get update && apt-get install --yes --no-install-recommends maven'"
+    with pytest.raises(ServiceError) as caught:
+        install(["maven"])
+    assert command in str(caught.value)
+
+
+def test_a_system_of_another_kind_is_told_what_to_install(programs: Path) -> None:
+    with pytest.raises(ServiceError, match="no apt-get: install what provides maven, chromium"):
+        install(["maven", "chromium"])
+
+
+def test_a_browser_may_be_named(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_program(tmp_path, "my-browser")
+    monkeypatch.setenv("VEGAMITE_TEST_CHROMIUM", str(tmp_path / "my-browser"))
+    assert find_chromium() == tmp_path / "my-browser"
+    monkeypatch.setenv("VEGAMITE_TEST_CHROMIUM", str(tmp_path / "none"))
+    with pytest.raises(ServiceError, match="no browser was found"):
+        find_chromium()
+
+
+def test_kafka_without_maven_says_what_it_needs(programs: Path) -> None:
+    with pytest.raises(ServiceError, match="need Java and Maven"):
+        kafka_jars()
+
+
+def test_a_download_that_fails_leaves_nothing_behind(programs: Path, tmp_path: Path) -> None:
+    add_program(programs, "java")
+    add_program(programs, "mvn", "echo cannot resolve; exit 1")
+    with pytest.raises(ServiceError, match="cannot resolve"):
+        kafka_jars()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepair"]) == 2
+    assert "usage" in capsys.readouterr().err
