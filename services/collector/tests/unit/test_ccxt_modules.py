@@ -26,6 +26,7 @@ from vegamite_collector.ports import UnsupportedExchangeError
 assert not any(name.startswith("ccxt") for name in sys.modules)
 kraken = load_exchange_class("kraken")()
 assert kraken.id == "kraken" and kraken.has["watchTrades"]
+assert load_exchange_class("btcmarkets").__module__ == "ccxt.async_support.btcmarkets"
 assert load_exchange_class("binanceus").__mro__[1].__name__ == "binance"
 loaded = [name for name in sys.modules if name.startswith("ccxt.")]
 assert len(loaded) < 60, len(loaded)

@@ -32,6 +32,7 @@ class Venue:
         self.asked = 0
 
     def answer(self, request: PageRequest) -> Page:
+        assert request.limit is not None
         self.asked += 1
         assert self.asked < 5_000, "the plan doesn't end"
         if request.from_id is not None:

@@ -26,21 +26,21 @@ _LOCK = threading.Lock()
 
 
 def load_exchange_class(exchange: str) -> type[Any]:
-    """Return ccxt's streaming class of an exchange id; raise `UnsupportedExchangeError` where it has none."""
+    """Return ccxt's class of an exchange id, the streaming one where there is one; raise `UnsupportedExchangeError` for another id."""
     with _LOCK:
         if "ccxt" not in sys.modules:
             _enter_packages()
-        try:
-            module = importlib.import_module(f"ccxt.pro.{exchange}")
-        except ModuleNotFoundError as error:
-            if error.name != f"ccxt.pro.{exchange}":
-                raise
-            raise UnsupportedExchangeError(
-                f"{exchange}: no stream of trades is known for this exchange"
-            ) from None
-    found = getattr(module, exchange)
-    assert isinstance(found, type)
-    return found
+        for package in ("ccxt.pro", "ccxt.async_support"):
+            try:
+                module = importlib.import_module(f"{package}.{exchange}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{package}.{exchange}":
+                    raise
+                continue
+            found = getattr(module, exchange, None)
+            if isinstance(found, type):
+                return found
+    raise UnsupportedExchangeError(f"{exchange}: ccxt knows no such exchange")
 
 
 def _enter_packages() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from vegamite_collector.adapters.ccxt_words import (
     redirect,
     reference_market,
 )
+from vegamite_collector.adapters.polling import poll_events
 from vegamite_collector.core.normalise import SyntheticIds, normalise
 from vegamite_collector.core.profile import ExchangeProfile
 from vegamite_collector.core.repair import Page, PageRequest
@@ -84,10 +85,9 @@ class CcxtSource:
         self._shards = [self._new_shard()]
         self._client = self._shards[0].client
         self._pace = Pace(profile.subscribe_rate)
-        if not self._client.has.get("watchTrades"):
-            raise UnsupportedExchangeError(
-                f"{exchange}: ccxt knows no stream of trades for this exchange"
-            )
+        self._streams = self._client.has.get("watchTrades") is True
+        if not self._streams and self._client.has.get("fetchTrades") is not True:
+            raise UnsupportedExchangeError(f"{exchange}: ccxt knows no way to its trades")
 
     def _new_shard(self) -> _Shard:
         clock, gate, profile = self._clock, self._gate, self.profile
@@ -111,6 +111,16 @@ class CcxtSource:
     @asynccontextmanager
     async def stream(self, symbol: str) -> AsyncIterator[AsyncIterator[SourceEvent]]:
         """Subscribe for as long as the block lasts; see `TradeSource`."""
+        if not self._streams:
+            async with aclosing(
+                poll_events(
+                    lambda: self.fetch(symbol, PageRequest()),
+                    profile=self.profile,
+                    clock=self._clock,
+                )
+            ) as polled:
+                yield polled
+            return
         shard = self._shard_with_room()
         feed = shard.feeds.open(symbol)
         holding = asyncio.create_task(

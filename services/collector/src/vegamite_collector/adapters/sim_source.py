@@ -68,7 +68,9 @@ class SimSource:
         asked_time = self._clock.now()
         since = request.since if request.since is not None else asked_time - 60 * SECOND
         until = asked_time if request.until is None else min(request.until, asked_time)
-        trades = page_from(self._seed, since, to_time=until, limit=request.limit)
+        trades = page_from(
+            self._seed, since, to_time=until, limit=request.limit or self.profile.page_limit
+        )
         # Making a page is work: others have their turn between two.
         await self._clock.sleep(0)
         return Page(tuple(trades), len(trades), asked_time)

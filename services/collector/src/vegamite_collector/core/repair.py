@@ -24,9 +24,12 @@ from vegamite_common.messages.trades import Unfillable
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """One REST question: trades from `from_id` on; else in [since, until); else, with neither, the last `limit`."""
+    """One REST question: trades from `from_id` on; else in [since, until); else, with neither, the last `limit`.
 
-    limit: int
+    Without a `limit` the exchange's own holds.
+    """
+
+    limit: int | None = None
     since: Micros | None = None
     until: Micros | None = None
     from_id: int | None = None
