@@ -26,6 +26,16 @@ from vegamite_api.core.seq import Seq
 from vegamite_api.core.session import Limits, Session, Subscription
 from vegamite_api.core.stream import Event, Stream, encode
 from vegamite_api.ports import StoreError
+from vegamite_api.service.ending import (
+    POLICY,
+    RESTART,
+    TOO_BIG,
+    TRY_LATER,
+    UNSUPPORTED,
+    EndedError,
+    error_body,
+    only_ending,
+)
 from vegamite_api.service.hub import Hub
 from vegamite_api.service.key_ring import KeyRing
 from vegamite_api.service.subscriber import Plan, Planned, Subscriber
@@ -42,8 +52,6 @@ RECHECK_SECONDS = 30.0
 _BACKLOG_BYTES = 262_144
 _HEARTBEAT_BACKLOG = 65_536
 _INBOX = 8
-
-POLICY, UNSUPPORTED, TOO_BIG, RESTART, TRY_LATER = 1008, 1003, 1009, 1012, 1013
 
 
 class Socket(Protocol):
@@ -76,28 +84,6 @@ class Services:
     heartbeat_seconds: float
 
 
-class _EndedError(Exception):
-    """The connection ends: close code, reason, and the last messages to try to send."""
-
-    def __init__(
-        self, code: int, reason: str, messages: tuple[dict[str, object], ...] = ()
-    ) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.messages = messages
-
-
-def error_body(error: RefusedError) -> dict[str, object]:
-    """Return a refusal as WebSocket clients see it: code in capitals, message, parameter and what is allowed."""
-    body: dict[str, object] = {"code": error.code.upper(), "message": error.detail}
-    if error.parameter is not None:
-        body["parameter"] = error.parameter
-    if error.allowed is not None:
-        body["allowed"] = error.allowed
-    return body | error.extra
-
-
 class Connection:
     """A client's session, from the accepted socket to its end; `run` returns when it is over and never raises."""
 
@@ -118,7 +104,7 @@ class Connection:
         self._buffer = SendBuffer(services.send_buffer_bytes)
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
-        self._ending: asyncio.Future[_EndedError] = asyncio.get_running_loop().create_future()
+        self._ending: asyncio.Future[EndedError] = asyncio.get_running_loop().create_future()
         self._inbox: asyncio.Queue[str | bytes] = asyncio.Queue(_INBOX)
         self._authenticated = asyncio.Event()
         self._unsent: str | None = None
@@ -127,13 +113,13 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client until it leaves, breaks the rules, can't keep up, or the server stops."""
-        ended: _EndedError | None = None
+        ended: EndedError | None = None
         try:
             client = self._services.hub.client_name(self._session.identity, self._address)
             self._services.hub.join(self, client)
         except RefusedError as error:
             code = RESTART if error.code == "draining" else TRY_LATER
-            await self._close(_EndedError(code, error.code, (self._error(error),)))
+            await self._close(EndedError(code, error.code, (self._error(error),)))
             return
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,8 +133,8 @@ class Connection:
                     self._recheck(),
                 ):
                     group.create_task(task)
-        except* _EndedError as endings:
-            ended = _only_ending(endings)
+        except* EndedError as endings:
+            ended = only_ending(endings)
         except* ConnectionError:
             ended = None
         finally:
@@ -195,9 +181,7 @@ class Connection:
     def finish(self, code: int, reason: str, message: dict[str, object] | None = None) -> None:
         """End the connection with a close code, after what is queued and a last message, as far as the client still reads."""
         if not self._ending.done():
-            self._ending.set_result(
-                _EndedError(code, reason, () if message is None else (message,))
-            )
+            self._ending.set_result(EndedError(code, reason, () if message is None else (message,)))
 
     def announce(self, message: dict[str, object]) -> None:
         """Send a message that belongs to no stream."""
@@ -273,7 +257,7 @@ class Connection:
                 await self._handle(parse_request(body))
             except MalformedError as error:
                 self._count(error)
-                raise _EndedError(UNSUPPORTED, error.code, (self._error(error),)) from None
+                raise EndedError(UNSUPPORTED, error.code, (self._error(error),)) from None
             except RefusedError as error:
                 self._count(error)
                 self._reply(self._failure(error, body))
@@ -294,7 +278,7 @@ class Connection:
                 allowed=f"at most {limits.message_bytes} bytes",
             )
             self._count(error)
-            raise _EndedError(TOO_BIG, error.code, (self._error(error),))
+            raise EndedError(TOO_BIG, error.code, (self._error(error),))
 
     def _check_rate(self, now: float) -> None:
         limits = self._services.limits
@@ -329,7 +313,7 @@ class Connection:
             )
             self._count(error)
             body = self._failure(error, {"method": request.method, "req_id": request.req_id})
-            raise _EndedError(POLICY, "unauthorized", (body,))
+            raise EndedError(POLICY, "unauthorized", (body,))
         self._session.identity = identity
         self._digest = self._services.keys.digest(key)
         self._authenticated.set()
@@ -372,7 +356,7 @@ class Connection:
                 f"{planned.stream.name} can't be brought up to now: {error}",
                 allowed="connect and subscribe again",
             )
-            raise _EndedError(RESTART, "stream interrupted", (self._error(refusal),)) from None
+            raise EndedError(RESTART, "stream interrupted", (self._error(refusal),)) from None
 
     def _begin(self, plan: Plan) -> None:
         """Take the plan's streams into the session; those that go on as they are stay registered."""
@@ -448,8 +432,11 @@ class Connection:
 
     # Replies.
 
-    def _succeed(self, request: Request, **fields: object) -> None:
-        self._reply({"method": request.method, "req_id": request.req_id, "success": True, **fields})
+    def _succeed(
+        self, request: Request, begins: Mapping[Stream, Seq] | None = None, **fields: object
+    ) -> None:
+        head = {"method": request.method, "req_id": request.req_id, "success": True}
+        self._reply_text(encode({**head, **fields}), begins)
 
     def _failure(self, error: RefusedError, body: dict[str, object]) -> dict[str, object]:
         method = body.get("method")
@@ -473,7 +460,7 @@ class Connection:
         self._buffer.put_reply(text, begins)
         self._wake.set()
 
-    async def _close(self, ended: _EndedError) -> None:
+    async def _close(self, ended: EndedError) -> None:
         """Try to send the last words and the close code, but not for long: the client may not be reading."""
         try:
             async with asyncio.timeout(END_SECONDS):
@@ -487,11 +474,3 @@ class Connection:
                 await self._socket.close(ended.code, ended.reason)
         except (ConnectionError, TimeoutError):
             return
-
-
-def _only_ending(group: BaseExceptionGroup[_EndedError]) -> _EndedError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, _EndedError)
-    return error
