@@ -200,7 +200,7 @@ async def _project_gaps(pool: asyncpg.Pool[asyncpg.Record], ledger: Ledger) -> N
                     row["market_key"],
                     jobs,
                 )
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # how often the projection is made
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The real ccxt client against a fake exchange that speaks Binance's protocol, through a whole collector."""
 
-import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -276,5 +275,4 @@ async def test_stopping_closes_spans_and_writes_everything_that_was_taken(
         assert isinstance(running.ledger.records[-1], Heartbeat | SpanClosed)
         assert running.ledger.open_spans == {}
         assert_complete(running.ledger, BTC, feed)
-        await asyncio.sleep(0)
         assert exchange.open_sockets == 0

@@ -47,7 +47,7 @@ class ManualClock:
         return wall
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.01))
+        await asyncio.sleep(min(seconds, 0.01))  # the clock itself
 
 
 class FakeProducer:
@@ -148,8 +148,10 @@ class MemoryStore:
         self.gaps: list[OpenGap] = []
         self.states: list[tuple[int, MarketState]] = []
         self.ended: set[str] = set()
+        self.scans = 0
 
     async def open_gaps(self, market_keys: Sequence[int], *, before: int) -> Sequence[OpenGap]:
+        self.scans += 1
         return [
             gap for gap in self.gaps if gap.market_key in market_keys and gap.span.to_time < before
         ]

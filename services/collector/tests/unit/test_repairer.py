@@ -98,8 +98,8 @@ async def test_a_repaired_gap_is_left_alone_until_the_store_has_seen_the_jobs_en
     store.gaps = [OpenGap(7, GAP)]
     async with repairing(running_writer, source, store) as on:
         await eventually(lambda: bool(on.kinds(JobEnded)))
-        for _ in range(20):
-            await asyncio.sleep(0.01)
+        scans = store.scans
+        await eventually(lambda: store.scans > scans + 5)
         assert len(on.kinds(JobStarted)) == 1
         store.ended.add(on.kinds(JobEnded)[0].job)
         await eventually(lambda: len(on.kinds(JobEnded)) == 2)
