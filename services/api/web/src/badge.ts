@@ -1,5 +1,6 @@
 import { element, fill, make } from "./dom";
 import type { Link } from "./feed";
+import { count } from "./text";
 import type { Market } from "./types";
 
 /** What decides which badges are shown. */
@@ -26,10 +27,10 @@ export function badges({ market, isListed, link, doubtful }: Standing): Badge[] 
   else if (link === "down") found.push({ text: "reconnecting", kind: "warn", hint: "The connection to vegamite is down; trying again." });
   else if (market) found.push(source(market));
   else if (isListed) found.push({ text: "not tracked", kind: "note", hint: "This market is not collected now; what is stored of it is shown." });
-  if (doubtful) {
-    const mended = market?.open_gaps ? " They are being fetched." : "";
-    found.push({ text: "incomplete", kind: "warn", hint: `Candles drawn hollow may lack trades.${mended}` });
+  if (market?.open_gaps) {
+    found.push({ text: count(market.open_gaps, "open gap"), kind: "note", hint: "Trades of some time aren't here yet; they are fetched as soon as it can be done." });
   }
+  if (doubtful) found.push({ text: "incomplete", kind: "warn", hint: "Candles drawn hollow may lack trades." });
   return found;
 }
 

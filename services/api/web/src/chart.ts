@@ -111,7 +111,11 @@ export class Chart {
         this.volumes.update(volume(candle));
       }
     }
-    this.newest = seconds(all.at(-1)!);
+    const last = all.at(-1)!;
+    this.newest = seconds(last);
+    // The line of the newest price takes the bar's colour, of which a hollow one has none.
+    const colour = Number(last.close) >= Number(last.open) ? RISE : FALL;
+    this.prices.applyOptions({ priceLineColor: isDoubtful(last) ? colour : "" });
     if (isFirst) this.showNewest(all.length);
   }
 

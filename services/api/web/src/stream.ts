@@ -25,6 +25,8 @@ interface Message {
 
 // Three heartbeats of the server's default.
 const SILENCE_MS = 15_000;
+// Refusals that a later attempt may not meet: the server starts, stops, or has much to do.
+const PASSING: readonly string[] = ["UNAVAILABLE", "DRAINING", "RATE_LIMITED", "RESUME_TOO_OLD"];
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
 
@@ -35,6 +37,7 @@ export class Stream {
   private closed = false;
   private timer = 0;
   private watchdog = 0;
+  private isAnswered = false;
 
   constructor(
     private readonly market: string,
@@ -57,6 +60,7 @@ export class Stream {
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(address);
     this.socket = socket;
+    this.isAnswered = false;
     const presented = key.value;
     socket.onopen = () => this.subscribe(socket, presented);
     socket.onmessage = (event: MessageEvent<string>) => {
@@ -79,14 +83,13 @@ export class Stream {
   }
 
   private receive(socket: WebSocket, text: string, presented: string | null): void {
-    this.feedWatchdog(socket);
     const message = JSON.parse(text) as Message;
     if (message.success === false) {
-      // The server closes after a refused key; the next connection goes without it.
-      if (message.method === "auth" && presented) key.drop(presented);
-      else this.listener.refused(message.error?.message ?? "the server refuses the stream");
+      this.refuse(socket, message, presented);
       return;
     }
+    if (message.channel === "candles" && message.type === "snapshot") this.isAnswered = true;
+    if (this.isAnswered) this.feedWatchdog(socket);
     if (message.channel === "candles" && message.market === this.market && message.timeframe === this.timeframe) {
       if (message.type === "snapshot") this.isUp();
       this.listener.candles(message.data as Candle[]);
@@ -97,12 +100,27 @@ export class Stream {
     }
   }
 
+  private refuse(socket: WebSocket, message: Message, presented: string | null): void {
+    const code = message.error?.code ?? "";
+    if (message.method === "auth" && presented) {
+      // The server closes after this; the next connection goes without the key.
+      key.drop(presented);
+    } else if (PASSING.includes(code)) {
+      socket.close();
+      this.reconnect(socket);
+    } else {
+      this.isAnswered = true;
+      this.feedWatchdog(socket);
+      this.listener.refused(message.error?.message ?? "the server refuses the stream");
+    }
+  }
+
   private isUp(): void {
     this.attempts = 0;
     this.listener.connected(true);
   }
 
-  /** A connection that says nothing, not even a heartbeat, is dead although it is open. */
+  /** A connection that says nothing, not even a heartbeat, or never what it was asked for, is dead although it is open. */
   private feedWatchdog(socket: WebSocket): void {
     clearTimeout(this.watchdog);
     this.watchdog = window.setTimeout(() => {

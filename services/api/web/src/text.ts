@@ -14,8 +14,9 @@ export function padded(text: string, digits: number): string {
 export function change(from: string, to: string): { text: string; isUp: boolean } {
   const percent = (Number(to) / Number(from) - 1) * 100;
   if (!Number.isFinite(percent)) return { text: "", isUp: true };
-  const sign = percent < 0 ? "−" : "+";
-  return { text: `${sign}${Math.abs(percent).toFixed(2)} %`, isUp: percent >= 0 };
+  const digits = Math.abs(percent).toFixed(2);
+  const sign = digits === "0.00" ? "" : percent < 0 ? "−" : "+";
+  return { text: `${sign}${digits} %`, isUp: percent >= 0 };
 }
 
 export function count(number: number, noun: string): string {
