@@ -298,3 +298,13 @@ if AS_ROOT:
         )
         with pytest.raises(Exception, match="isn't ours alone to write"):
             reachable_binaries(hidden, user=find_system_user(), copy_beside=directory / "data")
+
+    def test_as_root_a_private_directory_will_do_where_no_database_is_in_it(
+        directory: Path,
+    ) -> None:
+        private = directory / "private"
+        private.mkdir(mode=0o700)
+        (private / "letter").write_text("mine")
+        with DataDirectory(private, with_database=False) as held:
+            assert held.user is None
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700

@@ -91,13 +91,13 @@ async def import_into_directory(
     settings: ProcessSettings, request: ImportRequest, outcome: ImportOutcome, stop: Stop
 ) -> None:
     """Import into the instance of the data directory, which must not be running: its own database, bus and aggregator."""
-    path = settings.standalone.standalone.data_directory
+    section = settings.standalone.standalone
     now = settings.standalone.clock.clock().now()
     with ImportBar(Console(stderr=True)) as bar:
         async with read_archives(request, now=now, stop=stop, progress=bar) as read:
             if not read.empty:
                 async with (
-                    hold_data_directory(path) as directory,
+                    hold_data_directory(section) as directory,
                     open_local_system(settings.standalone, directory=directory) as system,
                     run_aggregator(settings.aggregator, system.resources),
                 ):

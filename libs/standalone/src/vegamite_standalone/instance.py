@@ -30,7 +30,7 @@ async def run_instance(settings: ProcessSettings, stop: Stop) -> None:
     async with AsyncExitStack() as stack:
         # The cheapest refusals first: nothing is made or started for a port that is taken.
         listener = stack.enter_context(take_address(section.host, section.port))
-        directory = await stack.enter_async_context(hold_data_directory(section.data_directory))
+        directory = await stack.enter_async_context(hold_data_directory(section))
         log_file = configure_process_log(
             settings.standalone.log, directory=directory, watched=watched
         )

@@ -25,7 +25,7 @@ from vegamite_common.runtime.lifecycle import Resources, StartError
 from vegamite_common.runtime.logging import RepeatedFault
 from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection
-from vegamite_standalone.config import PARTITIONS, StandaloneSettings
+from vegamite_standalone.config import PARTITIONS, StandaloneSection, StandaloneSettings
 
 _LOCK = 0x7665_6761_6D69_7465  # "vegamite": the key of the advisory lock on a given database
 
@@ -45,9 +45,9 @@ class LocalSystem:
 
 
 @asynccontextmanager
-async def hold_data_directory(path: Path) -> AsyncIterator[Path]:
-    """Hold the directory for this process; `StartError` where it is in use or can't be used."""
-    held = DataDirectory(path)
+async def hold_data_directory(section: StandaloneSection) -> AsyncIterator[Path]:
+    """Hold the instance's directory for this process; `StartError` where it is in use or can't be used."""
+    held = DataDirectory(section.data_directory, with_database=section.database_url is None)
     try:
         await asyncio.to_thread(held.open)
     except DataDirectoryError as error:

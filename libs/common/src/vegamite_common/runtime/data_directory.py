@@ -105,15 +105,16 @@ def first_barrier(path: Path, user: SystemUser | None) -> Path | None:
 class DataDirectory:
     """An instance's own directory, held by a lock from `open` to `close` (or the process's end)."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the directory; nothing is touched before `open`."""
+    def __init__(self, path: Path, *, with_database: bool = True) -> None:
+        """Name the directory; nothing is touched before `open`. Without a database in it there is no system user."""
+        self._with_database = with_database
         self.path = path.expanduser().absolute()
         self.user: SystemUser | None = None
         self._lock: int | None = None
 
     def open(self) -> None:
         """Create the directory if need be and lock it; DataDirectoryError says who holds it otherwise."""
-        self.user = find_system_user()
+        self.user = find_system_user() if self._with_database else None
         try:
             self._create()
             self._take_lock()

@@ -49,7 +49,9 @@ async def offer_markets(pool: Pool, *, directory: Path, demo: bool, now: Micros)
     elif DEMO.key not in offered or await pool.fetchval(_TRACKED, DEMO.exchange, DEMO.symbol):
         await _track(pool, DEMO, now - DAY)
         offered.add(DEMO.key)
-    note.write_text(json.dumps(sorted(offered)) + "\n", encoding="utf-8")
+    unfinished = note.with_suffix(".new")
+    unfinished.write_text(json.dumps(sorted(offered)) + "\n", encoding="utf-8")
+    unfinished.replace(note)
 
 
 async def ensure_market(pool: Pool, market: Market) -> None:
