@@ -189,11 +189,15 @@ class World:
         await self.serving
 
     @asynccontextmanager
-    async def stream(self, **options: Any) -> AsyncIterator[Stream]:
-        """Connect a WebSocket client."""
+    async def stream(
+        self, replica: ApiService | None = None, **options: Any
+    ) -> AsyncIterator[Stream]:
+        """Connect a WebSocket client, to the replica that was started last or to another."""
         await self.ready()
-        address = f"ws://127.0.0.1:{self.service.port}/v1/ws"
-        async with ws_client.connect(address, proxy=None, **options) as connection:
+        address = f"ws://127.0.0.1:{(replica or self.service).port}/v1/ws"
+        async with ws_client.connect(
+            address, proxy=None, **{"max_queue": None, **options}
+        ) as connection:
             yield Stream(connection)
 
     async def admin_key(self, scope: Scope = Scope.ADMIN) -> str:

@@ -84,7 +84,7 @@ def _parse_rfc3339(text: str) -> Micros:
 def format_time(micros: Micros) -> str:
     """Return the RFC 3339 UTC text of an instant, as in `2026-01-31T12:00:00Z`, with a fraction only where there is one."""
     whole, fraction = divmod(micros, SECOND)
-    text = to_datetime(whole * SECOND).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    text = to_datetime(whole * SECOND).isoformat()[:19]
     if fraction:
         digits = f"{fraction:06d}"
         text += "." + (digits[:3] if digits.endswith("000") else digits)
