@@ -1,5 +1,7 @@
 """The `vegamite` command: refusals in plain words, without a traceback, before anything is made."""
 
+import signal
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -84,3 +86,29 @@ def test_a_directory_is_migrated_once_and_again_without_harm(
     for _ in range(2):
         done = vegamite("migrate", "--data-dir", server_directory / "data")
         assert (done.returncode, done.stdout) == (0, "the schema is up to date\n"), done.stderr
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.0, 2.0])
+def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(
+    after_s: float, vegamite_command: list[str], server_directory: Path
+) -> None:
+    command = [
+        *vegamite_command,
+        "run",
+        "--port",
+        "0",
+        "--data-dir",
+        str(server_directory / "data"),
+    ]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    # Before Python itself is up nobody can catch it; from our first line on we do.
+    assert process.returncode in (0, 1, 130, -signal.SIGINT), said
+    assert b"vegamite_standalone" not in said or b"Traceback" not in said
+    assert not (server_directory / "data" / "postgres" / "data" / "postmaster.pid").exists()
