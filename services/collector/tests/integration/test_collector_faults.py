@@ -18,7 +18,7 @@ from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.fake_exchange import FakeExchange, GeneratedFeed, RestFailure
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
-FAULT_SECONDS = 25
+FAULT_SECONDS = 15
 
 
 class FlakyProducer:
