@@ -16,10 +16,11 @@ from vegamite_common.runtime.health import Health
 log = structlog.get_logger(__name__)
 
 TOPICS: tuple[Topic, ...] = ("trades", "candles", "status")
-_POLL_RECORDS = 1_000
+_POLL_RECORDS = 200
 _POLL_SECONDS = 1.0
 _WARM_RECORDS = 1_000
 _EPOCH_SECONDS = 5.0
+_FIRST_EPOCH_SECONDS = 0.25
 
 OnEntry = Callable[[Topic, int, int, Entry], None]
 """Takes (topic, epoch, partition, entry), in the order of the partition; must not wait."""
@@ -112,9 +113,7 @@ class Tail:
         self._health.set_ready(ready=False, reason=reason)
 
     async def _follow(self) -> None:
-        epoch = await self._store.log_epoch()
-        if epoch is None:
-            raise StoreError("the log has no epoch yet: no aggregator has started")
+        epoch = await self._first_epoch()
         partitions = await self._log.partitions()
         readers: dict[Topic, Reader] = {}
         targets: dict[Topic, dict[int, int]] = {}
@@ -131,6 +130,19 @@ class Tail:
         finally:
             for reader in readers.values():
                 await reader.close()
+
+    async def _first_epoch(self) -> int:
+        """Return the log's epoch; waits for an aggregator to begin the first one, as where all is started together."""
+        told = False
+        while (epoch := await self._store.log_epoch()) is None:
+            if not told:
+                reason = "the log has no epoch yet: no aggregator has started"
+                self._health.set_ready(ready=False, reason=reason)
+                log.info("waiting for an aggregator to begin the log")
+                told = True
+            self._health.beat()
+            await asyncio.sleep(_FIRST_EPOCH_SECONDS)
+        return epoch
 
     async def _begin(self, topic: Topic, reader: Reader, partitions: range) -> dict[int, int]:
         """Seek to shortly before the end, so that streams are chained from the start; return the ends to reach."""
