@@ -102,6 +102,11 @@ run: ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS
 test: install $(PAGE) services ## Run every test, against real servers (TESTS=services/api PYTEST_ARGS=-x)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+.PHONY: smoke
+smoke: ## Start vegamite as a user has it, look at the demo market, stop it
+	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
+	@$(BIN)/python tests/smoke.py
+
 .PHONY: services
 services: install
 	@$(BIN)/python -m vegamite_common.testing.services prepare
