@@ -112,7 +112,7 @@ class EmbeddedPostgres:
         """Bring the server up and return when it takes connections; EmbeddedPostgresError otherwise."""
         try:
             self._user = find_system_user()
-            self._create_directories()
+            self._create_directory()
             if self._adopt():
                 return
             binaries = self._binaries()
@@ -151,18 +151,23 @@ class EmbeddedPostgres:
         found = find_binaries(self._bin_dir)
         return reachable_binaries(found, user=self._user, copy_beside=self.directory.parent)
 
-    def _create_directories(self) -> None:
+    def _create_directory(self) -> None:
         barrier = first_barrier(self.directory.parent, self._user)
         if barrier is not None and self._user is not None:
             raise EmbeddedPostgresError(
                 f"the user {self._user.name!r}, which PostgreSQL runs as, can't enter {barrier}"
             )
+        self._create_private(self.directory)
+
+    def _create_socket_directory(self) -> None:
         if len(os.fsencode(self.socket_directory / ".s.PGSQL.5432")) > _SOCKET_PATH_LIMIT:
             self.socket_directory = Path(tempfile.mkdtemp(prefix="vegamite-", dir="/tmp"))
-        for directory in (self.directory, self.socket_directory):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            if self._user is not None:
-                os.chown(directory, self._user.uid, self._user.gid)
+        self._create_private(self.socket_directory)
+
+    def _create_private(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        if self._user is not None:
+            os.chown(directory, self._user.uid, self._user.gid)
 
     def _adopt(self) -> bool:
         """Take over a server that runs here already; wait for one that is going; clear a stale note of one."""
@@ -262,6 +267,7 @@ class EmbeddedPostgres:
             )
 
     def _launch(self, binaries: PostgresBinaries) -> None:
+        self._create_socket_directory()
         settings = {
             **self._settings,
             "unix_socket_directories": str(self.socket_directory),
