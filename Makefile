@@ -105,7 +105,7 @@ test: install $(PAGE) services ## Run every test, against real servers (TESTS=se
 .PHONY: smoke
 smoke: ## Start vegamite as a user has it, look at the demo market, stop it
 	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
-	@$(BIN)/python tests/smoke.py
+	@$(BIN)/python .ci/smoke.py
 
 .PHONY: services
 services: install
