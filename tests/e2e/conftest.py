@@ -199,7 +199,9 @@ class Client:
             spans = (await self.get("/v1/coverage", market=MARKET))["data"]
             gaps = (await self.get("/v1/gaps", market=MARKET))["data"]
             wanted = (parse_time(start), parse_time(end))
-            inside = [(parse_time(span["from_time"]), parse_time(span["to_time"])) for span in spans]
+            inside = [
+                (parse_time(span["from_time"]), parse_time(span["to_time"])) for span in spans
+            ]
             assert any(a <= wanted[0] and wanted[1] <= b for a, b in inside), f"{spans} {gaps}"
 
         await eventually(covered, timeout_s=timeout_s)
