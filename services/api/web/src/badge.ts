@@ -7,7 +7,7 @@ import type { Market } from "./types";
 export interface Standing {
   market: Market | undefined;
   isListed: boolean;
-  link: Link;
+  link: Link | null;
   doubtful: number;
 }
 
@@ -25,8 +25,8 @@ export function badges({ market, isListed, link, doubtful }: Standing): Badge[] 
   }
   if (link === "connecting") found.push({ text: "connecting", kind: "note", hint: "Connecting to vegamite." });
   else if (link === "down") found.push({ text: "reconnecting", kind: "warn", hint: "The connection to vegamite is down; trying again." });
-  else if (market) found.push(source(market));
-  else if (isListed) found.push({ text: "not tracked", kind: "note", hint: "This market is not collected now; what is stored of it is shown." });
+  else if (link && market) found.push(source(market));
+  else if (link && isListed) found.push({ text: "not tracked", kind: "note", hint: "This market is not collected now; what is stored of it is shown." });
   if (market?.open_gaps) {
     found.push({ text: count(market.open_gaps, "open gap"), kind: "note", hint: "Trades of some time aren't here yet; they are fetched as soon as it can be done." });
   }

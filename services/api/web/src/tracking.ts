@@ -55,7 +55,7 @@ export function wireTracking(tracker: Tracker, onNewKey: () => void): void {
   };
   key.onChange = (wasRefused) => {
     showForm();
-    if (wasRefused) say("The key of this tab isn't valid any more; it is forgotten.");
+    say(wasRefused ? "This key isn't valid; it is forgotten." : "");
   };
   showForm();
 }

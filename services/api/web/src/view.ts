@@ -152,7 +152,7 @@ export class View {
     drawLegend(this.hovered === null ? last : (feed?.series.at(this.hovered) ?? last), digits);
     drawPrice(last, this.timeframe, digits);
     drawTape(feed?.tape ?? [], digits);
-    drawBadges({ market: listed, isListed: this.markets.length > 0, link: feed?.link ?? "connecting", doubtful });
+    drawBadges({ market: listed, isListed: this.markets.length > 0, link: feed?.link ?? null, doubtful });
     this.drawFacts(listed, all.length, doubtful);
     this.drawNotice(feed);
     const simulated = listed?.simulated ? " (simulated)" : "";
