@@ -202,7 +202,9 @@ async def test_connections_cut_and_processes_killed_at_random_change_nothing(
             await rig.publish(record)
             if quiet or random.random() > 0.06:
                 continue
-            await asyncio.sleep(random.random() * 0.02)
+            await asyncio.sleep(
+                random.random() * 0.02
+            )  # where in a step the fault strikes is left to chance
             if random.random() < 0.5:
                 await rig.pool.execute(CUT)
             else:
