@@ -128,7 +128,7 @@ fmt: install ## Format the code and mend what ruff can mend
 .PHONY: types
 types: install $(NODE_MODULES) ## Check types: mypy, strict, and the page's TypeScript
 	$(BIN)/mypy
-	$(NPM) run --silent check
+	@$(NPM) run --silent check
 
 # --- shipping -------------------------------------------------------------------------------------
 
