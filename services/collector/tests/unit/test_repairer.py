@@ -182,3 +182,51 @@ async def test_a_gap_that_cannot_be_had_is_said_to_be_lost_without_a_question(
             "no_history",
         )
         assert source.requests == []
+
+
+async def test_skipped_trades_are_asked_for_until_the_store_has_them(
+    running_writer: Any, scripted: Any, store: Any
+) -> None:
+    source = scripted(profile_for("binance"))
+    first = Span(GAP.from_time, GAP.from_time + 10 * SECOND)
+    second = Span(GAP.from_time + 20 * SECOND, GAP.from_time + 30 * SECOND)
+    async with repairing(running_writer, source, store) as on:
+        on.repairer.want(TRACKED, first)
+        on.repairer.want(TRACKED, second)
+        source.pages = [SourceError("away"), page(5), page(25)]
+        await eventually(lambda: len(on.kinds(JobEnded)) == 1, timeout_s=30)
+        # While the first repair is on its way to the store, the second waits, and isn't forgotten.
+        scans = store.scans
+        await eventually(lambda: store.scans > scans + 5)
+        assert len(on.kinds(JobEnded)) == 1
+        store.ended.add(on.kinds(JobEnded)[0].job)
+        await eventually(lambda: len(on.kinds(JobEnded)) == 2)
+        store.ended.add(on.kinds(JobEnded)[1].job)
+        assert [record.covered for record in on.kinds(TradesRecord)] == [
+            (span.from_time, span.to_time) for span in (first, second)
+        ]
+        scans = store.scans
+        await eventually(lambda: store.scans > scans + 5)
+        assert len(on.kinds(JobStarted)) == 2
+
+
+async def test_a_repair_that_was_queued_when_the_log_broke_is_done_again_at_once(
+    running_writer: Any, scripted: Any, store: Any
+) -> None:
+    source = scripted(profile_for("binance"))
+    source.pages = [page(5)]
+    async with repairing(running_writer, source, store) as on:
+        on.repairer.want(TRACKED, Span(GAP.from_time, GAP.from_time + 10 * SECOND))
+        generation = on.writer.generation
+        # The log takes nothing, and then says that what it was given is lost.
+        on.producer.gate.clear()
+        scans = store.scans
+        await eventually(lambda: len(source.requests) == 1 and store.scans > scans + 5)
+        assert on.kinds(JobEnded) == []
+        on.producer.failing = True
+        on.producer.gate.set()
+        await eventually(lambda: on.writer.generation > generation)
+        on.producer.failing = False
+        source.pages = [page(5)]
+        await eventually(lambda: bool(on.kinds(JobEnded)), timeout_s=30)
+        assert [[t.trade_id for t in record.trades] for record in on.kinds(TradesRecord)] == [["5"]]

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -43,6 +43,17 @@ class Held:
     writer: PartitionWriter
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A repair whose records were queued: it is done once the store knows its `job`, and void where the writer broke before."""
+
+    job: str
+    span: Span
+    writer: PartitionWriter
+    generation: int
+    until: float
+
+
 class _AbandonedError(Exception):
     """The partition's writer lost what was queued, or the partition went: the gap will be found again."""
 
@@ -66,13 +77,18 @@ class Repairer:
         self._held = held
         self._running: dict[Market, asyncio.Task[None]] = {}
         self._wanted: dict[Market, list[Span]] = {}
-        self._sent: dict[Market, tuple[str, float]] = {}
+        self._sent: dict[Market, _Sent] = {}
         self._paused: dict[Market, tuple[float, Backoff]] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     def want(self, tracked: TrackedMarket, span: Span) -> None:
-        """Ask for a repair of a span that may look covered: its trades were seen to be missing."""
-        self._wanted.setdefault(tracked.market, []).append(span)
+        """Ask for a repair of a span that may look covered: its trades were seen to be missing.
+
+        It is kept until the store has the repair, since no gap tells of it.
+        """
+        wanted = self._wanted.setdefault(tracked.market, [])
+        if span not in wanted:
+            wanted.append(span)
 
     async def run(self) -> None:
         """Scan and repair until cancelled."""
@@ -89,32 +105,44 @@ class Repairer:
 
     async def _scan(self) -> list[tuple[Held, Span]]:
         held = self._held()
-        await self._forget_seen()
+        await self._forget_seen(held)
         by_key = {item.tracked.market_key: item for item in held.values()}
         before = self._clock.now() - self._clock.span(self._section.gap_age_ms / 1000)
-        found = []
-        for market in list(self._wanted):
-            if market not in held:
-                del self._wanted[market]
-            elif market not in self._running and self._wanted[market][0].to_time < before:
-                found.append((held[market], self._wanted[market].pop(0)))
-                if not self._wanted[market]:
-                    del self._wanted[market]
+        found = [
+            (held[market], spans[0])
+            for market, spans in self._wanted.items()
+            if market in held and spans[0].to_time < before
+        ]
         gaps = await self._store.open_gaps(sorted(by_key), before=before) if by_key else ()
         found += [(by_key[gap.market_key], gap.span) for gap in gaps if gap.market_key in by_key]
         return found
 
-    async def _forget_seen(self) -> None:
-        """Free the markets whose last repair has reached the store; until then their gaps look open that aren't."""
+    async def _forget_seen(self, held: Mapping[Market, Held]) -> None:
+        """Free the markets whose last repair has reached the store; until then their gaps look open that aren't.
+
+        One whose records were thrown away, maybe, is free at once: its gaps are still to be seen, and what was wanted is
+        wanted again.
+        """
         if not self._sent:
             return
-        seen = await self._store.ended_jobs([job for job, _ in self._sent.values()])
+        seen = await self._store.ended_jobs([sent.job for sent in self._sent.values()])
         now = time.monotonic()
-        self._sent = {
-            market: (job, until)
-            for market, (job, until) in self._sent.items()
-            if job not in seen and until > now
-        }
+        for market, sent in list(self._sent.items()):
+            if sent.job in seen:
+                self._forget_wanted(market, sent.span)
+            elif (
+                market in held
+                and held[market].writer is sent.writer
+                and sent.writer.generation == sent.generation
+                and now < sent.until
+            ):
+                continue
+            del self._sent[market]
+
+    def _forget_wanted(self, market: Market, span: Span) -> None:
+        left = [other for other in self._wanted.pop(market, []) if other != span]
+        if left:
+            self._wanted[market] = left
 
     def _start(self, group: asyncio.TaskGroup, held: Held, span: Span) -> None:
         market = held.tracked.market
@@ -137,9 +165,9 @@ class Repairer:
             market.exchange, asyncio.Semaphore(self._section.repairs_per_exchange)
         )
         async with slot:
+            job, writer = f"repair-{uuid.uuid4()}", held.writer
             try:
-                job = f"repair-{uuid.uuid4()}"
-                outcome = await self._fill(held, span, job)
+                outcome, generation = await self._fill(held, span, job)
             except _AbandonedError:
                 outcome = "abandoned"
             except SourceError as error:
@@ -147,7 +175,8 @@ class Repairer:
                 self._pause(market, error)
             else:
                 self._paused.pop(market, None)
-                self._sent[market] = (job, time.monotonic() + UNSEEN_SECONDS)
+                until = time.monotonic() + UNSEEN_SECONDS
+                self._sent[market] = _Sent(job, span, writer, generation, until)
         metrics.REPAIRS.labels(market.exchange, outcome).inc()
 
     def _pause(self, market: Market, error: SourceError) -> None:
@@ -159,7 +188,8 @@ class Repairer:
         delay = max(backoff.next_delay(), error.retry_after or 0.0)
         self._paused[market] = (time.monotonic() + delay, backoff)
 
-    async def _fill(self, held: Held, span: Span, job: str) -> str:
+    async def _fill(self, held: Held, span: Span, job: str) -> tuple[str, int]:
+        """Queue the span's trades; returns the outcome, and the writer's generation that they were queued in."""
         market = held.tracked.market
         source = await self._sources.get(market.exchange)
         settling = self._clock.span(source.profile.settling_seconds)
@@ -201,7 +231,7 @@ class Repairer:
             trades=count,
             lost=reason,
         )
-        return "unfillable" if reason else "filled"
+        return ("unfillable" if reason else "filled"), generation
 
     async def _next_page(self, source: TradeSource, market: Market, plan: RepairPlan) -> Page:
         backoff = Backoff(first_seconds=0.5, limit_seconds=10.0)
