@@ -45,7 +45,11 @@ ConfigOption = Annotated[
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Where the instance keeps its data."),
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where the instance keeps its data (the user's own data folder; /var/lib/vegamite as root).",
+    ),
 ]
 
 
@@ -71,10 +75,10 @@ def _given(**options: Any) -> dict[str, Any]:
 @app.command()
 def run(
     *,
-    host: Annotated[str | None, typer.Option(help="The address to listen on [127.0.0.1].")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on (127.0.0.1).")] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="The port; 0 lets the system choose [8000]."),
+        typer.Option(min=0, max=65535, help="The port; 0 lets the system choose (8000)."),
     ] = None,
     data_dir: DataDirOption = None,
     config: ConfigOption = None,
@@ -84,7 +88,7 @@ def run(
     ] = None,
     demo: Annotated[
         bool | None,
-        typer.Option("--demo/--no-demo", help="The simulated market sim:DEMO/USD [on]."),
+        typer.Option("--demo/--no-demo", help="The simulated market sim:DEMO/USD (on)."),
     ] = None,
 ) -> None:
     """Run everything here: collector, aggregator, API and chart page, in one process."""
@@ -177,7 +181,7 @@ KeyFileOption = Annotated[
     typer.Option(
         "--api-key-file",
         metavar="FILE",
-        help="The file with the key [admin.key of the data directory].",
+        help="The file with the key (admin.key of the data directory).",
     ),
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -224,7 +228,7 @@ def add_markets(
     markets: Annotated[list[str], typer.Argument(metavar="MARKET...", help="As kraken:BTC/USD.")],
     *,
     history_from: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Where coverage should begin [now].")
+        str | None, typer.Option(metavar="TIME", help="Where coverage should begin (now).")
     ] = None,
     url: UrlOption = DEFAULT_URL,
     api_key_file: KeyFileOption = None,

@@ -33,6 +33,8 @@ def load_process_settings(file: Path | None, options: Mapping[str, Any]) -> Proc
 
     def load(cls: type[S], overrides: Mapping[str, Any]) -> S | None:
         try:
+            # What the command line or standalone overrides must be right too: a wrong value is never passed over.
+            load_settings(cls, file)
             return load_settings(cls, file, overrides)
         except ConfigError as error:
             problems.extend(problem for problem in error.problems if problem not in problems)

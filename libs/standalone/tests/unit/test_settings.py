@@ -80,3 +80,19 @@ def test_without_a_directory_each_user_has_a_place(monkeypatch: pytest.MonkeyPat
     assert default_data_directory() == Path("/var/lib/vegamite")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert default_data_directory().is_relative_to(Path.home())
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[api]\nport = 'x'\n", "api.port"),
+        ("[standalone]\nport = 'y'\n", "standalone.port"),
+        ("[collector.demo]\nenabled = 'perhaps'\n", "collector.demo.enabled"),
+    ],
+)
+def test_a_wrong_value_is_refused_where_something_else_overrides_it(
+    tmp_path: Path, text: str, key: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=f"vegamite.toml:2: {key} "):
+        load_process_settings(file, {"port": 9001, "demo": True})
