@@ -357,9 +357,28 @@ async def test_paths_and_methods_that_are_not_there_are_problems(world: Any) -> 
         answer = await world.http.request(method, path)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.headers["content-type"] == "application/problem+json"
+    answer = await world.http.get("/v1/tracked-markets")
+    assert answer.headers["allow"] == answer.json()["allowed"] == "DELETE, PUT"
     answer = await world.http.get(CANDLES, headers={"Accept": "image/png"})
     assert answer.status_code == 406
     assert answer.json()["parameter"] == "Accept"
+
+
+async def test_head_is_the_head_of_get(stored: Any) -> None:
+    query = {"market": BTC.key, "timeframe": "1m"}
+    got = await stored.http.get("/v1/candles", params=query)
+    head = await stored.http.head("/v1/candles", params=query)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["etag"] == got.headers["etag"]
+    assert (await stored.http.head("/v1/nothing")).status_code == 404
+
+
+async def test_a_refused_time_is_told_whole(stored: Any) -> None:
+    query = {"market": BTC.key, "timeframe": "1m", "start": "a\x00" * 20}
+    problem = (await stored.http.get("/v1/candles", params=query)).json()
+    assert problem["detail"].endswith("milliseconds since the epoch")
+    assert "\x00" not in problem["detail"]
+    assert "\\\\" not in problem["detail"]
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_try_again(world: Any) -> None:

@@ -29,7 +29,7 @@ Shape = Literal["object", "array"]
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 _MARKET_ALLOWED = "exchange:SYMBOL, as in kraken:BTC/USD"
-_TIME_ALLOWED = "RFC 3339 with a time zone (Z, or +hh:mm with the + written %2B), or milliseconds since the epoch"
+_TIME_ALLOWED = "RFC 3339 (UTC where no offset is given; in a URL write + as %2B), or milliseconds since the epoch"
 
 
 class Range(msgspec.Struct, frozen=True):
@@ -139,7 +139,7 @@ def parse_market(text: str, *, parameter: str) -> Market:
     try:
         return Market.parse(text)
     except ValueError:
-        raise invalid(parameter, f"not a market: {shown(text)!r}", _MARKET_ALLOWED) from None
+        raise invalid(parameter, f"not a market: '{shown(text)}'", _MARKET_ALLOWED) from None
 
 
 def parse_market_parameter(parameters: Parameters) -> Market:
@@ -153,7 +153,7 @@ def parse_timeframe(text: str, *, parameter: str = "timeframe") -> Timeframe:
         return Timeframe(text)
     except ValueError:
         raise invalid(
-            parameter, f"unknown timeframe: {shown(text)!r}", ", ".join(TIMEFRAMES)
+            parameter, f"unknown timeframe: '{shown(text)}'", ", ".join(TIMEFRAMES)
         ) from None
 
 
@@ -162,7 +162,7 @@ def parse_instant(text: str, *, parameter: str) -> Micros:
     try:
         return parse_time(text)
     except ValueError as error:
-        raise invalid(parameter, f"{shown(str(error))}", _TIME_ALLOWED) from None
+        raise invalid(parameter, str(error), _TIME_ALLOWED) from None
 
 
 def parse_range(parameters: Parameters) -> Range:
@@ -180,7 +180,7 @@ def parse_limit(parameters: Parameters) -> int:
     """Return how many rows a page has: 1 to 10,000, 500 where not said."""
     text = parameters.get("limit", str(DEFAULT_LIMIT))
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):
-        raise invalid("limit", f"not a page size: {shown(text)!r}", f"1 to {MAX_LIMIT}")
+        raise invalid("limit", f"not a page size: '{shown(text)}'", f"1 to {MAX_LIMIT}")
     return int(text)
 
 
@@ -194,7 +194,7 @@ def parse_choice(
     for choice in choices:
         if text == choice:
             return choice
-    raise invalid(name, f"unknown value: {shown(text)!r}", ", ".join(choices))
+    raise invalid(name, f"unknown value: '{shown(text)}'", ", ".join(choices))
 
 
 def parse_flag(parameters: Parameters, name: str) -> bool | None:
@@ -296,5 +296,5 @@ def _parse_word(parameters: Parameters, name: str) -> str | None:
     if text is None:
         return None
     if not text or len(text) > 40 or not text.isprintable():
-        raise invalid(name, f"not a name: {shown(text)!r}", "1 to 40 printable characters")
+        raise invalid(name, f"not a name: '{shown(text)}'", "1 to 40 printable characters")
     return text

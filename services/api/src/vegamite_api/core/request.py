@@ -80,7 +80,7 @@ def parse_request(body: Mapping[str, Any]) -> Request:
     if method not in METHODS:
         raise RefusedError(
             "unknown_method",
-            f"unknown method: {shown(str(method))!r}",
+            f"unknown method: '{shown(str(method))}'",
             parameter="method",
             allowed=", ".join(METHODS),
         )
@@ -128,7 +128,7 @@ def _only(body: Mapping[str, Any], names: tuple[str, ...], *, where: str) -> Non
         if name not in names:
             raise invalid(
                 where + shown(str(name)),
-                f"unknown field: {shown(str(name))!r}",
+                f"unknown field: '{shown(str(name))}'",
                 ", ".join(names) if names else "no parameters",
             )
 
@@ -137,7 +137,7 @@ def _selection(params: Mapping[str, Any]) -> Selection:
     channel = params.get("channel")
     if channel not in CHANNELS:
         raise invalid(
-            "params.channel", f"unknown channel: {shown(str(channel))!r}", ", ".join(CHANNELS)
+            "params.channel", f"unknown channel: '{shown(str(channel))}'", ", ".join(CHANNELS)
         )
     markets, exchanges = _markets(params.get("markets"))
     text = params.get("timeframe")

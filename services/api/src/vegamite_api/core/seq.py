@@ -24,7 +24,7 @@ def parse_seq(text: str, *, parameter: str) -> Seq:
     found = _SEQ.fullmatch(text)
     if found is None:
         raise invalid(
-            parameter, f"not a seq: {shown(text)!r}", "a seq that this API sent, as in 3-7-5400"
+            parameter, f"not a seq: '{shown(text)}'", "a seq that this API sent, as in 3-7-5400"
         )
     epoch, partition, offset = (int(part) for part in found.groups())
     return Seq(epoch, partition, offset)

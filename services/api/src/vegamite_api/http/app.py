@@ -13,7 +13,7 @@ from vegamite_api.http.page import documentation_router, install_page
 from vegamite_api.http.problem import install_problems
 from vegamite_api.http.response import respond
 from vegamite_api.http.routes import router as reading
-from vegamite_api.http.security import HeaderMiddleware, HostMiddleware
+from vegamite_api.http.security import HeaderMiddleware, HeadMiddleware, HostMiddleware
 from vegamite_api.http.tracking import router as tracking
 from vegamite_api.http.websocket import router as websocket
 from vegamite_common.runtime.management import probe_body
@@ -23,6 +23,7 @@ def create_app(context: Context) -> FastAPI:
     """Return the application over a context; it starts and owns nothing."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
+    app.state.routes = (*reading.routes, *tracking.routes)
     install_problems(app)
     app.include_router(reading)
     app.include_router(tracking)
@@ -43,6 +44,7 @@ def create_app(context: Context) -> FastAPI:
     )
     app.add_middleware(HostMiddleware, allowed=context.section.allowed_hosts)
     app.add_middleware(HeaderMiddleware)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(ObservationMiddleware)
     return app
 

@@ -44,7 +44,7 @@ def read_parameters(request: Request, known: tuple[Parameter, ...]) -> dict[str,
         if name not in names:
             raise RefusedError(
                 "unknown_parameter",
-                f"unknown query parameter: {shown(name)!r}",
+                f"unknown query parameter: '{shown(name)}'",
                 parameter=shown(name),
                 allowed=", ".join(sorted(names)) or "no parameters",
             )

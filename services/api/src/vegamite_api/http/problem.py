@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from vegamite_api import metrics
 from vegamite_api.core.refusal import RefusedError
@@ -92,11 +93,21 @@ async def _store_error(request: Request, error: Exception) -> Response:
     return unavailable()
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+def _methods(request: Request) -> str:
+    """Return every method that the path has, of all its routes: the framework's own answer names the first route's."""
+    found: set[str] = set()
+    for route in request.app.state.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return ", ".join(sorted(found))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("Allow", headers.get("allow"))
+        allowed = _methods(request) or headers.get("Allow", headers.get("allow", ""))
+        headers = {"Allow": allowed}
         refusal = RefusedError(
             "method_not_allowed", "this path has no such method", allowed=allowed
         )

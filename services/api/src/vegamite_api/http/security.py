@@ -130,6 +130,26 @@ async def _refuse(error: RefusedError, scope: AsgiScope, receive: Receive, send:
     await send({"type": "websocket.http.response.body", "body": response.body})
 
 
+class HeadMiddleware:
+    """Answers HEAD with what GET would say, without its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Let the application see a GET, and send the head of its answer alone."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_body)
+
+
 class HeaderMiddleware:
     """Adds the headers that tell browsers what this server's pages may do."""
 

@@ -89,7 +89,7 @@ def _parse_tracking(body: Any, now: Micros) -> tuple[list[Market], Micros | None
         if name not in ("markets", "history_from"):
             raise RefusedError(
                 "unknown_parameter",
-                f"unknown field: {shown(name)!r}",
+                f"unknown field: '{shown(name)}'",
                 parameter=shown(name),
                 allowed="markets, history_from",
             )
