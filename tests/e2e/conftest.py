@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.reference_fold import RawTrade, read_peer_candles, read_recorded_day
 from vegamite_common.testing.service_process import ServiceProcess
 from vegamite_common.testing.services.kafka import KafkaServer
+from vegamite_common.testing.services.postgres import PostgresServer
 
 MARKET = "binance:XRP/ETH"
 DAY_START = "2019-10-11T00:00:00Z"
@@ -47,9 +48,14 @@ def recorded_day() -> RecordedDay:
 
 
 class System:
-    """Processes on loopback that share one simulated clock; `collector`, `aggregator` and `api` can be killed and started."""
+    """Processes on loopback that share one simulated clock; `collector`, `aggregator` and `api` can be killed and started.
 
-    def __init__(self, folder: Path, *, kafka: KafkaServer, database: str) -> None:
+    `spares` are a second collector and a second aggregator, where `replicated` asks for them.
+    """
+
+    def __init__(
+        self, folder: Path, *, kafka: KafkaServer, database: str, replicated: bool = False
+    ) -> None:
         self.folder = folder
         self.kafka = kafka
         self.database = database
@@ -57,26 +63,41 @@ class System:
         self.clock: dict[str, Any] = {}
         self.base = ""
         self.key = ""
+        self.control_url = ""
         self.collector = self._service("collector")
         self.aggregator = self._service("aggregator")
         self.api = self._service("api")
+        self.spares = {
+            name: self._service(name, log=f"{name}-spare")
+            for name in ("collector", "aggregator")
+            if replicated
+        }
         self.exchange: ServiceProcess | None = None
 
-    def _service(self, name: str) -> ServiceProcess:
+    def _service(self, name: str, *, log: str = "") -> ServiceProcess:
         command = [sys.executable, "-m", f"vegamite_{name}", "--config", str(self.config)]
-        return ServiceProcess(command, log=self.folder / f"{name}.log")
+        return ServiceProcess(command, log=self.folder / f"{log or name}.log")
 
-    def start(self, *, file: Path, origin: str, speed: float = SPEED) -> None:
-        """Start the exchange with a recording, migrate, and start the three services; blocking."""
+    def start(
+        self,
+        *,
+        origin: str,
+        file: Path | None = None,
+        generated: Sequence[str] = (),
+        speed: float = SPEED,
+    ) -> None:
+        """Start the exchange with a recording or `generated` markets (its arguments), migrate, start the services; blocking."""
+        told = ["--file", str(file)] if file is not None else list(generated)
         self.exchange = ServiceProcess(
             [
                 sys.executable, "-m", "vegamite_common.testing.fake_exchange",
-                "--file", str(file), "--origin", str(parse_time(origin)), "--speed", str(speed),
+                *told, "--origin", str(parse_time(origin)), "--speed", str(speed),
             ],
             log=self.folder / "exchange.log",
         )  # fmt: skip
         self.exchange.start()
         self.clock = self.exchange.wait_for_record("clock")
+        self.control_url = self.exchange.wait_for_record("control_url")
         self._write_config(self.exchange.wait_for_record("url"))
         self._run("vegamite_aggregator", "migrate", "--config", str(self.config))
         self.key = (
@@ -94,7 +115,7 @@ class System:
             .strip()
             .splitlines()[-1]
         )
-        for service in (self.aggregator, self.collector, self.api):
+        for service in (self.aggregator, self.collector, *self.spares.values(), self.api):
             service.start()
         for service in (self.aggregator, self.collector):
             port = service.wait_for_record("management_port")
@@ -144,7 +165,8 @@ class System:
 
     def close(self) -> None:
         """End whatever still runs, by id."""
-        for process in (self.api, self.collector, self.aggregator, self.exchange):
+        services = (self.api, self.collector, self.aggregator, *self.spares.values())
+        for process in (*services, self.exchange):
             if process is not None:
                 process.kill()
 
@@ -176,11 +198,11 @@ class Client:
                 return rows
 
     async def candles(
-        self, timeframe: str, start: str = DAY_START, end: str = DAY_END
+        self, timeframe: str, start: str = DAY_START, end: str = DAY_END, *, market: str = MARKET
     ) -> list[dict[str, Any]]:
         """Return the stored candles of a time, all pages."""
         return await self.fetch_all(
-            "/v1/candles", market=MARKET, timeframe=timeframe, start=start, end=end, limit=5000
+            "/v1/candles", market=market, timeframe=timeframe, start=start, end=end, limit=5000
         )
 
     async def track(self, market: str, history_from: str) -> None:
@@ -192,12 +214,14 @@ class Client:
         ) as response:
             assert response.status == 202, await response.text()
 
-    async def wait_until_covered(self, start: str, end: str, *, timeout_s: float) -> None:
+    async def wait_until_covered(
+        self, start: str, end: str, *, timeout_s: float, market: str = MARKET
+    ) -> None:
         """Return once the market is known to be complete over [start, end)."""
 
         async def covered() -> None:
-            spans = (await self.get("/v1/coverage", market=MARKET))["data"]
-            gaps = (await self.get("/v1/gaps", market=MARKET))["data"]
+            spans = (await self.get("/v1/coverage", market=market))["data"]
+            gaps = (await self.get("/v1/gaps", market=market))["data"]
             wanted = (parse_time(start), parse_time(end))
             inside = [
                 (parse_time(span["from_time"]), parse_time(span["to_time"])) for span in spans
@@ -220,6 +244,33 @@ async def system(database: str, tmp_path: Path) -> AsyncIterator[System]:
             await asyncio.to_thread(built.close)
     finally:
         await asyncio.to_thread(kafka.close)
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """A system with two collectors and two aggregators, whose broker and database can be killed, too."""
+
+    system: System
+    client: Client
+    kafka: KafkaServer
+    postgres: PostgresServer
+
+
+@pytest_asyncio.fixture
+async def fragile(tmp_path: Path) -> AsyncIterator[Fragile]:
+    """A system of its own for the test, with nothing in it that others use; not started yet."""
+    kafka, postgres = KafkaServer(), PostgresServer()
+    try:
+        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(postgres.start))
+        system = System(tmp_path, kafka=kafka, database=postgres.url, replicated=True)
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Fragile(system, Client(system, session), kafka, postgres)
+        finally:
+            await asyncio.to_thread(system.close)
+    finally:
+        await asyncio.to_thread(kafka.close)
+        await asyncio.to_thread(postgres.close)
 
 
 @pytest_asyncio.fixture
