@@ -40,8 +40,14 @@ class TrackedMarkets:
 
     async def forget_or_reload(self, market_key: int) -> None:
         """Look at one market again after a notification; raise `StoreError`."""
-        before = self._markets.pop(market_key, None)
-        if await self.get(market_key) is None and before is not None:
+        # Until the database has answered, the market stays: whoever looks meanwhile must not take it for gone.
+        found = await self._store.tracked_market(market_key)
+        before = self._markets.get(market_key)
+        if found is None:
+            self._markets.pop(market_key, None)
+        else:
+            self._markets[market_key] = found
+        if found != before:
             self.version += 1
 
     async def refresh(self) -> None:
