@@ -198,20 +198,18 @@ async def test_connections_cut_and_processes_killed_at_random_change_nothing(
         random = Random(seed)
         rig = await make_rig()
         running = await rig.start(batch_max_records=5)
-        for at, record in enumerate(records):
+        for record in records:
             await rig.publish(record)
             if quiet or random.random() > 0.06:
                 continue
-            await asyncio.sleep(
-                random.random() * 0.02
-            )  # where in a step the fault strikes is left to chance
+            moment = random.random() * 0.02
+            await asyncio.sleep(moment)  # the fault strikes anywhere in a step
             if random.random() < 0.5:
                 await rig.pool.execute(CUT)
             else:
                 await running.kill()
                 rig.forget(running)
                 running = await rig.start(batch_max_records=5)
-            del at
         await rig.settled()
         rig.clock.advance(120)
         await rig.becomes(ALL_PAST_IS_FINAL)
