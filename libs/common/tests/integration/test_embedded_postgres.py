@@ -308,3 +308,17 @@ if AS_ROOT:
         with DataDirectory(private, with_database=False) as held:
             assert held.user is None
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
+        with pytest.raises(DataDirectoryError, match=f"can't enter {private};"):
+            DataDirectory(private).open()
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+    def test_as_root_what_was_made_without_a_database_takes_one_later(directory: Path) -> None:
+        data = directory / "data"
+        with DataDirectory(data, with_database=False):
+            (data / "offsets.json").write_text("{}")
+        assert first_barrier(data, find_system_user()) == data
+        before = modes(data)
+        with DataDirectory(data) as held:
+            assert first_barrier(data, held.user) is None
+        assert stat.S_IMODE(data.stat().st_mode) == 0o710
+        assert modes(data) == before

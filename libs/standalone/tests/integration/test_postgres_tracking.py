@@ -72,6 +72,12 @@ async def test_what_somebody_removed_stays_removed(pool: Any, tmp_path: Path) ->
     assert await tracked(pool) == {}
 
 
+async def test_a_new_database_is_offered_what_another_one_was(pool: Any, tmp_path: Path) -> None:
+    (tmp_path / NOTE).write_text('["kraken:BTC/USD", "kraken:ETH/USD", "sim:DEMO/USD"]')
+    await offer_markets(pool, directory=tmp_path, demo=True, now=NOW)
+    assert await tracked(pool) == FIRST | DEMO
+
+
 async def test_the_demo_goes_and_comes_back_with_its_switch(pool: Any, tmp_path: Path) -> None:
     await offer_markets(pool, directory=tmp_path, demo=False, now=NOW)
     assert await tracked(pool) == FIRST

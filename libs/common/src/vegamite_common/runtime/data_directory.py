@@ -9,6 +9,7 @@ import fcntl
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,15 +135,33 @@ class DataDirectory:
         if not self.path.exists() or not any(self.path.iterdir()):
             # Ours alone to shape: the system user may pass through, nobody else may look in.
             self.path.mkdir(mode=0o700, exist_ok=True)
-            if self.user is not None:
-                os.chown(self.path, -1, self.user.gid)
-                self.path.chmod(0o710)
+            if os.geteuid() == 0:
+                self._shape()
+        elif self.user is not None and self._made_without_database():
+            self._shape()
         barrier = first_barrier(self.path, self.user)
         if barrier is not None and self.user is not None:
             raise DataDirectoryError(
                 f"the user {self.user.name!r}, which PostgreSQL runs as, can't enter {self.path};"
                 f" allow it (chgrp {self.user.name} and chmod g+x) or choose another data directory"
             )
+
+    def _shape(self) -> None:
+        """Let the system user's group pass through, or root's own where there is no such user (yet)."""
+        os.chown(self.path, -1, os.getegid() if self.user is None else self.user.gid)
+        self.path.chmod(0o710)
+
+    def _made_without_database(self) -> bool:
+        """Whether it is as we shape one without a system user, and was used: nobody else's private directory is."""
+        found = self.path.lstat()
+        ours = (found.st_uid, found.st_gid) == (os.geteuid(), os.getegid())
+        if not ours or not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) != 0o710:
+            return False
+        try:
+            lock = (self.path / LOCK_NAME).lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(lock.st_mode) and lock.st_uid == os.geteuid()
 
     def _create_parents(self) -> None:
         missing = [parent for parent in self.path.parents if not parent.exists()]

@@ -38,7 +38,8 @@ async def offer_markets(pool: Pool, *, directory: Path, demo: bool, now: Micros)
     demo's history begins a day before `now` (microseconds), at each start, so that no long absence is made up for.
     """
     note = directory / NOTE
-    offered = _read_note(note)
+    # A new database beside an old note (another was used before) is offered everything again.
+    offered = _read_note(note) if await _anything_known(pool) else set()
     if not offered and not await _anything_tracked(pool):
         for market in FIRST:
             await _track(pool, market, now)
@@ -62,6 +63,10 @@ async def ensure_market(pool: Pool, market: Market) -> None:
 def _columns(market: Market) -> tuple[str | None, ...]:
     parts = market.parts
     return (market.exchange, market.symbol, parts.type, parts.base, parts.quote, parts.settle)
+
+
+async def _anything_known(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT EXISTS (SELECT FROM market)"))
 
 
 async def _anything_tracked(pool: Pool) -> bool:
