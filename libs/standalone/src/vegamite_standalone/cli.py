@@ -190,10 +190,14 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 def _client(url: str, key_file: Path | None) -> "Client":
     from vegamite_standalone.admin_key import KEY_FILE
     from vegamite_standalone.config import default_data_directory
+    from vegamite_standalone.given_file import require_file
     from vegamite_standalone.markets import Client
 
-    if key_file is not None and not key_file.is_file():
-        raise refuse(f"{key_file}: no such file")
+    if key_file is not None:
+        try:
+            require_file(key_file)
+        except ValueError as error:
+            raise refuse(str(error)) from None
     return Client(url, key_file or default_data_directory() / KEY_FILE)
 
 

@@ -1,10 +1,13 @@
 """What `vegamite import` was asked for, checked before anything is touched, and then done."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vegamite_aggregator.config import AggregatorSettings
+from vegamite_collector.adapters.ccxt_modules import exchange_ids
+from vegamite_collector.core.demo import DEMO_MARKET
 from vegamite_collector.core.profile import profile_for
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND, Micros, format_time, parse_time
@@ -12,6 +15,7 @@ from vegamite_common.runtime.clock import wall_now
 from vegamite_common.runtime.config import load_settings
 from vegamite_common.runtime.lifecycle import Stop, run_process
 from vegamite_standalone.archive.import_job import ImportRequest
+from vegamite_standalone.given_file import require_file
 from vegamite_standalone.importing import (
     ImportOutcome,
     describe,
@@ -44,9 +48,9 @@ def prepare_import(
 ) -> PreparedImport:
     """Check the command line; ValueError or ConfigError says what is wrong with it."""
     chosen = Market.parse(market)
+    _require_exchange(chosen.exchange)
     for path in files:
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file")
+        require_file(path)
     request = ImportRequest(
         market=chosen,
         files=list(dict.fromkeys(files)),
@@ -58,6 +62,16 @@ def prepare_import(
         return PreparedImport(request=request, target=load_settings(AggregatorSettings, config))
     options = {} if data_dir is None else {"data_dir": data_dir}
     return PreparedImport(request=request, target=load_process_settings(None, options))
+
+
+def _require_exchange(exchange: str) -> None:
+    """Return where an instance could track the exchange too; ValueError otherwise, with the nearest ids."""
+    known = [DEMO_MARKET.exchange, *exchange_ids()]
+    if exchange in known:
+        return
+    near = difflib.get_close_matches(exchange, known, n=3)
+    hint = f"did you mean {' or '.join(near)}" if near else "the ids are ccxt's, as in binance"
+    raise ValueError(f"no exchange has the id {exchange!r}; {hint}{'?' if near else ''}")
 
 
 def parse_claim(begin: str | None, end: str | None, *, now: Micros) -> tuple[Micros, Micros] | None:

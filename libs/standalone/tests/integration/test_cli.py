@@ -47,6 +47,12 @@ def test_every_command_explains_itself(command: tuple[str, ...], vegamite: Vegam
             ("import", "--market", "binance:XRP/ETH", "--format", "parquet", __file__),
             "binance-aggtrades",
         ),
+        (
+            ("import", "--market", "binanc:A/B", "--format", "binance-aggtrades", __file__),
+            "did you mean binance",
+        ),
+        ((*IMPORT, "/"), "/ is a directory"),
+        (("markets", "list", "--api-key-file", "/"), "/ is a directory"),
         (("markets", "add", "BTC"), "not a market"),
         (("markets", "list", "--url", "file:///etc/passwd"), "is no address"),
         (("markets", "list", "--api-key-file", "none.key"), "none.key: no such file"),

@@ -48,6 +48,57 @@ def test_a_market_that_is_none_is_refused(market: str, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("market", "said"),
+    [
+        ("nope:A/B", "no exchange has the id 'nope'; .*"),
+        ("binanc:XRP/ETH", "no exchange has the id 'binanc'; did you mean binance or .*"),
+        ("async_support:XRP/ETH", "no exchange has the id 'async_support'; .*"),
+    ],
+)
+def test_an_exchange_that_nobody_knows_is_refused_before_anything_is_made(
+    market: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        prepare_import(
+            market=market,
+            files=[tmp_path / "a.csv"],
+            covered=(None, None),
+            skip_bad=False,
+            data_dir=tmp_path / "data",
+            config=None,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize("market", ["sim:DEMO/USD", "kraken:BTC/USD", "okx:BTC/USDT"])
+def test_whatever_ccxt_lists_and_the_simulation_may_be_imported(
+    market: str, tmp_path: Path
+) -> None:
+    prepared = prepare_import(
+        market=market,
+        files=[],
+        covered=(None, None),
+        skip_bad=False,
+        data_dir=tmp_path,
+        config=None,
+    )
+    assert prepared.request.market.key == market
+
+
+def test_a_directory_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a directory; a file is needed"):
+        prepare_import(
+            market="binance:XRP/ETH",
+            files=[tmp_path],
+            covered=(None, None),
+            skip_bad=False,
+            data_dir=tmp_path / "data",
+            config=None,
+        )
+
+
 def test_a_missing_file_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.csv: no such file"):
         prepare_import(
