@@ -9,9 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vegamite_collector.core.profile import ExchangeProfile, profile_for
-from vegamite_collector.core.repair import Page, PageRequest, RepairPlan, split_records
+from vegamite_collector.core.repair import (
+    Page,
+    PageRequest,
+    RepairPlan,
+    newest_first,
+    split_records,
+)
 from vegamite_common.domain.coverage import Span, SpanSet
-from vegamite_common.domain.time import HOUR, SECOND
+from vegamite_common.domain.time import HOUR, MINUTE, SECOND
 from vegamite_common.domain.trade import Trade
 
 BEGIN = 1_600_000_000 * SECOND
@@ -248,3 +254,18 @@ def test_records_hold_at_most_a_thousand_trades(count: int, sizes: list[int]) ->
     runs = split_records(trades)
     assert [len(part) for part in runs] == sizes
     assert [item for part in runs for item in part] == trades
+
+
+def test_of_a_long_gap_that_just_ended_the_last_hour_comes_first_then_all_the_rest() -> None:
+    day = Span(BEGIN - 24 * HOUR, BEGIN)
+    first = newest_first(day, now=BEGIN + 6 * SECOND, recent=30 * SECOND)
+    assert first == Span(BEGIN - HOUR, BEGIN)
+    rest = Span(day.from_time, first.from_time)
+    assert newest_first(rest, now=BEGIN + 9 * SECOND, recent=30 * SECOND) == rest
+
+
+def test_a_short_gap_and_an_old_one_are_fetched_whole() -> None:
+    short = Span(BEGIN - 90 * MINUTE, BEGIN)
+    assert newest_first(short, now=BEGIN + 6 * SECOND, recent=30 * SECOND) == short
+    old = Span(BEGIN - 24 * HOUR, BEGIN - HOUR)
+    assert newest_first(old, now=BEGIN, recent=30 * SECOND) == old

@@ -18,7 +18,7 @@ import msgspec
 
 from vegamite_collector.core.profile import ExchangeProfile
 from vegamite_common.domain.coverage import Span
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import HOUR, Micros
 from vegamite_common.domain.trade import Trade
 from vegamite_common.messages.trades import Unfillable
 
@@ -183,6 +183,16 @@ class RepairPlan:
 
 
 MAX_PLAIN_TRADES = 1_000
+
+
+def newest_first(gap: Span, *, now: Micros, recent: Micros) -> Span:
+    """Return the part of a gap to fetch first: its last hour where it ended within `recent` µs and is long, else all.
+
+    Whoever looks at a market that was just tracked looks at its newest hour; what is left of the gap follows as one.
+    """
+    if gap.to_time < now - recent or gap.to_time - gap.from_time < 2 * HOUR:
+        return gap
+    return Span(gap.to_time - HOUR, gap.to_time)
 
 
 def split_records(trades: Sequence[Trade], size: int = MAX_PLAIN_TRADES) -> list[tuple[Trade, ...]]:

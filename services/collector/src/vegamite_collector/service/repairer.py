@@ -10,7 +10,7 @@ import structlog
 
 from vegamite_collector import metrics
 from vegamite_collector.config import CollectorSection
-from vegamite_collector.core.repair import Page, RepairPlan
+from vegamite_collector.core.repair import Page, RepairPlan, newest_first
 from vegamite_collector.ports import (
     MarketStore,
     SourceError,
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 UNSEEN_SECONDS = 600.0
 """How long a market is left alone, at most, whose repair's end the aggregator has not seen yet: it may be far behind."""
 PAGE_ATTEMPTS = 6
+RECENT_SECONDS = 30.0
+"""A gap that ended so lately, in real seconds, is the history of a market that has just come alive."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,20 @@ class Repairer:
         held = self._held()
         await self._forget_seen(held)
         by_key = {item.tracked.market_key: item for item in held.values()}
-        before = self._clock.now() - self._clock.span(self._section.gap_age_ms / 1000)
+        now = self._clock.now()
+        before = now - self._clock.span(self._section.gap_age_ms / 1000)
+        recent = self._clock.span(RECENT_SECONDS)
         found = [
             (held[market], spans[0])
             for market, spans in self._wanted.items()
             if market in held and spans[0].to_time < before
         ]
         gaps = await self._store.open_gaps(sorted(by_key), before=before) if by_key else ()
-        found += [(by_key[gap.market_key], gap.span) for gap in gaps if gap.market_key in by_key]
+        found += [
+            (by_key[gap.market_key], newest_first(gap.span, now=now, recent=recent))
+            for gap in gaps
+            if gap.market_key in by_key
+        ]
         return found
 
     async def _forget_seen(self, held: Mapping[Market, Held]) -> None:
