@@ -21,7 +21,7 @@ from structlog.typing import Processor
 from vegamite_common.runtime.metrics import FAULTS
 from vegamite_common.runtime.section import LogSection
 
-_QUIET = ("aiokafka", "ccxt", "aiohttp.access", "asyncio", "uvicorn.access")
+_QUIET = ("aiokafka", "asyncpg.pool", "ccxt", "aiohttp.access", "asyncio", "uvicorn.access")
 """Libraries that log each retry of their own; ours tells the state changes."""
 
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
