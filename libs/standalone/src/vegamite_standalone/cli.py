@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from vegamite_common.domain.market import Market
 from vegamite_common.runtime.config import ConfigError, load_settings
 from vegamite_common.runtime.lifecycle import EXIT_BUG, EXIT_CONFIG, Stop, run_process
+from vegamite_common.runtime.logging import escape
 
 if TYPE_CHECKING:
     from vegamite_standalone.markets import Client
 
 app = typer.Typer(
     name="vegamite",
-    help="Every trade of the markets you track, as exact candles.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,6 +70,25 @@ def _run(main: Callable[[Stop], Coroutine[Any, Any, None]]) -> None:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 -- typer calls it so
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def vegamite(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Every trade of the markets you track, as exact candles."""
 
 
 @app.command()
@@ -218,13 +237,15 @@ def list_markets(*, url: UrlOption = DEFAULT_URL, api_key_file: KeyFileOption = 
 
     with _refusals():
         tracked = _client(url, api_key_file).tracked()
+    rows: list[tuple[str, ...]] = [("market", "state", "last trade", "open gaps", "")]
+    # Reasons are an exchange's words: they neither style the list nor move the cursor.
+    rows += [tuple(map(escape, describe_market(market))) for market in tracked]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     console = Console()
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("market", "state", "last trade", "open gaps"):
-        table.add_column(title, no_wrap=True)
-    for market in tracked:
-        table.add_row(*(escape(str(text)) for text in describe_market(market)))
-    console.print(table, soft_wrap=True)
+    for number, row in enumerate(rows):
+        # A line a market, never cut, whatever the terminal's width: a program may read it.
+        line = "  ".join(map(set_cell_size, row, widths)).rstrip()
+        console.print(Text(line, style="" if number else "dim"), soft_wrap=True)
 
 
 @markets_app.command("add")
@@ -251,11 +272,22 @@ def remove_markets(
     api_key_file: KeyFileOption = None,
 ) -> None:
     """Stop tracking markets; what is stored of them stays."""
+    from vegamite_standalone.markets import NotTrackedError
+
+    parsed = dict.fromkeys(_market(text) for text in markets)
+    removed = 0
     with _refusals():
         client = _client(url, api_key_file)
-        for text in markets:
-            client.untrack(_market(text))
-            sys.stdout.write(f"{text} isn't tracked any more\n")
+        for market in parsed:
+            try:
+                client.untrack(market)
+            except NotTrackedError as error:
+                sys.stderr.write(f"{error}\n")
+            else:
+                removed += 1
+                sys.stdout.write(f"{market} isn't tracked any more\n")
+    if removed < len(parsed):
+        raise typer.Exit(EXIT_BUG if removed else EXIT_CONFIG)
 
 
 def _market(text: str) -> str:

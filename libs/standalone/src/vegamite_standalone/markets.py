@@ -17,6 +17,10 @@ class RequestError(Exception):
     """The instance can't be reached, or refused; the text is what a person should read."""
 
 
+class NotTrackedError(RequestError):
+    """One market could not be let go because the instance doesn't track it; others can."""
+
+
 class Client:
     """A running instance's HTTP interface at `url`, with the key in a file, where there is one."""
 
@@ -52,7 +56,7 @@ class Client:
         self._ask("PUT", "/v1/tracked-markets", body)
 
     def untrack(self, market: str) -> None:
-        """Stop tracking a market; what is stored stays."""
+        """Stop tracking a market; what is stored stays. NotTrackedError where it isn't tracked."""
         self._ask("DELETE", f"/v1/tracked-markets?{urllib.parse.urlencode({'market': market})}")
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -69,7 +73,8 @@ class Client:
             with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
-            raise RequestError(_problem(error)) from None
+            code, text = _problem(error)
+            raise (NotTrackedError if code == "not_tracked" else RequestError)(text) from None
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise RequestError(
@@ -89,24 +94,35 @@ def _read_key(file: Path | None) -> str | None:
         raise RequestError(f"the key in {file} can't be read: {error}") from None
 
 
-def _problem(error: urllib.error.HTTPError) -> str:
-    """Return the words of a problem document, or of the status where there is none."""
+def _problem(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """Return code and words of a problem document, or words for the status where there is none."""
+    code = ""
     try:
         problem = json.loads(error.read())
         text = str(problem.get("detail") or problem["title"])
+        code = str(problem.get("code"))
     except (ValueError, KeyError, AttributeError, OSError):
         text = f"the answer was {error.code} {error.reason}"
     if error.code in (401, 403):
         text += " (the key comes from --api-key-file)"
-    return text
+    return code, text
 
 
-def describe_market(market: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Return what the list shows of a market: name, state, last trade's time, open gaps."""
+def describe_market(market: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Return what the list shows of a market: name, state, last trade's time, open gaps, why its state is so."""
     last = market.get("last_trade") or {}
     return (
         str(market["market"]),
         str(market.get("state") or "pending").replace("_", " "),
         str(last.get("event_time", "none yet")),
         str(market.get("open_gaps", 0)),
+        _explanation(market),
     )
+
+
+def _explanation(market: Mapping[str, Any]) -> str:
+    """Return the state's reason and what may have been meant, as far as the instance tells them."""
+    parts = [str(market["state_reason"])] if market.get("state_reason") else []
+    if suggestions := market.get("suggestions"):
+        parts.append(f"did you mean {' or '.join(map(str, suggestions))}?")
+    return "; ".join(parts)

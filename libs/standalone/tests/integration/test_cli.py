@@ -15,7 +15,8 @@ IMPORT = ("import", "--market", "binance:XRP/ETH", "--format", "binance-aggtrade
 
 
 def test_the_version_is_the_releases(vegamite: Vegamite) -> None:
-    assert vegamite("version").stdout == version("vegamite-standalone") + "\n"
+    for command in ("version", "--version"):
+        assert vegamite(command).stdout == version("vegamite-standalone") + "\n"
 
 
 @pytest.mark.parametrize(
