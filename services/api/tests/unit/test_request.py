@@ -144,3 +144,12 @@ def test_foreign_text_is_shown_with_its_control_characters_escaped(text: str, sa
 
 def test_long_foreign_text_is_cut() -> None:
     assert len(shown("x" * 1000)) == 61
+
+
+def test_what_is_missing_is_called_missing() -> None:
+    with pytest.raises(RefusedError, match="method is missing"):
+        parse_request({"req_id": 1})
+    with pytest.raises(RefusedError, match="channel is missing"):
+        parse_subscribe({"markets": ["sim:DEMO/USD"]})
+    with pytest.raises(RefusedError, match="timeframe is missing"):
+        parse_subscribe({"channel": "candles", "markets": ["sim:DEMO/USD"]})

@@ -5,7 +5,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from vegamite_api.core.query import parse_market, parse_timeframe
+from vegamite_api.core.query import TIMEFRAMES, parse_market, parse_timeframe
 from vegamite_api.core.refusal import RefusedError, invalid, shown
 from vegamite_api.core.seq import Seq, parse_seq
 from vegamite_api.core.stream import CHANNELS, Channel
@@ -80,7 +80,7 @@ def parse_request(body: Mapping[str, Any]) -> Request:
     if method not in METHODS:
         raise RefusedError(
             "unknown_method",
-            f"unknown method: '{shown(str(method))}'",
+            _missing_or_unknown("method", method),
             parameter="method",
             allowed=", ".join(METHODS),
         )
@@ -123,6 +123,10 @@ def parse_unsubscribe(params: Mapping[str, Any]) -> Selection:
     return _selection(params)
 
 
+def _missing_or_unknown(name: str, value: object) -> str:
+    return f"{name} is missing" if value is None else f"unknown {name}: '{shown(str(value))}'"
+
+
 def _only(body: Mapping[str, Any], names: tuple[str, ...], *, where: str) -> None:
     for name in body:
         if name not in names:
@@ -137,12 +141,14 @@ def _selection(params: Mapping[str, Any]) -> Selection:
     channel = params.get("channel")
     if channel not in CHANNELS:
         raise invalid(
-            "params.channel", f"unknown channel: '{shown(str(channel))}'", ", ".join(CHANNELS)
+            "params.channel", _missing_or_unknown("channel", channel), ", ".join(CHANNELS)
         )
     markets, exchanges = _markets(params.get("markets"))
     text = params.get("timeframe")
     timeframe = None
     if channel == "candles":
+        if text is None:
+            raise invalid("params.timeframe", "timeframe is missing", ", ".join(TIMEFRAMES))
         timeframe = parse_timeframe(str(text), parameter="params.timeframe")
     elif text is not None:
         raise invalid("params.timeframe", f"{channel} has no timeframe", "none, but for candles")
