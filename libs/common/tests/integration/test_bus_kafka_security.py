@@ -1,17 +1,10 @@
 """KafkaBus over TLS with a password, against a real broker with a certificate of its own."""
 
-import datetime
-import ipaddress
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from vegamite_common.bus.kafka import KafkaBus
@@ -19,51 +12,16 @@ from vegamite_common.bus.port import BusError
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 from vegamite_common.testing.bus_contract import ALL, assigned, numbered, numbers, read, spec_of
+from vegamite_common.testing.certificate import Certificate, make_certificate
 from vegamite_common.testing.services.kafka import KafkaServer
 
 PASSWORD = "hush hush"
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A self-signed certificate for 127.0.0.1, and the file a broker wants: key and certificate."""
-
-    certificate: Path
-    both: Path
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public = signed.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    made = Certificate(folder / "certificate.pem", folder / "both.pem")
-    made.certificate.write_bytes(public)
-    made.both.write_bytes(private + public)
-    return made
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")

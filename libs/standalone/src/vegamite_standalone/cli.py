@@ -126,7 +126,8 @@ def run(
 def migrate(*, data_dir: DataDirOption = None, config: ConfigOption = None) -> None:
     """Bring a database's schema, and with --config Kafka's topics, to this release."""
     from vegamite_aggregator.config import AggregatorSettings
-    from vegamite_standalone.migrating import migrate_cluster, migrate_directory
+    from vegamite_aggregator.migrate import migrate as migrate_cluster
+    from vegamite_standalone.migrating import migrate_directory
     from vegamite_standalone.settings import load_process_settings
 
     _one_of(data_dir=data_dir, config=config)

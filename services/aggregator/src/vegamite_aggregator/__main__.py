@@ -7,11 +7,9 @@ from pathlib import Path
 
 from vegamite_aggregator.bootstrap import open_service
 from vegamite_aggregator.config import AggregatorSettings
-from vegamite_aggregator.migrate import MigrationError, migrate_database, migrate_topics
-from vegamite_common.bus.kafka import KafkaBus
-from vegamite_common.bus.port import BusError
+from vegamite_aggregator.migrate import migrate
 from vegamite_common.runtime.config import ConfigError, load_settings
-from vegamite_common.runtime.lifecycle import EXIT_CONFIG, StartError, Stop, run_process
+from vegamite_common.runtime.lifecycle import EXIT_CONFIG, Stop, run_process
 from vegamite_common.runtime.logging import configure_logging
 from vegamite_common.runtime.management import open_management
 
@@ -26,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
     configure_logging(settings.log, service="aggregator")
     if options.command == "migrate":
-        return run_process(lambda _: _migrate(settings))
+        return run_process(lambda _: migrate(settings))
     new_epoch: bool = options.new_log_epoch
     return run_process(lambda stop: _run(settings, stop, new_log_epoch=new_epoch))
 
@@ -57,22 +55,6 @@ async def _run(settings: AggregatorSettings, stop: Stop, *, new_log_epoch: bool)
             service.health, host=section.management_host, port=section.management_port
         ):
             await service.run(stop)
-
-
-async def _migrate(settings: AggregatorSettings) -> None:
-    try:
-        await migrate_database(settings.postgres)
-    except MigrationError as error:
-        raise StartError(str(error)) from None
-    bus = KafkaBus(settings.kafka, settings.clock.clock())
-    try:
-        await bus.start()
-        try:
-            await migrate_topics(bus, settings.kafka.topics)
-        finally:
-            await bus.close()
-    except BusError as error:
-        raise StartError(f"the topics can't be prepared: {error}") from None
 
 
 if __name__ == "__main__":

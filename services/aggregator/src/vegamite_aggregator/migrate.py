@@ -3,12 +3,39 @@
 from pydantic import SecretStr
 
 from vegamite_aggregator.adapters.schema import MigrationError, upgrade_schema
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, TopicSpec
+from vegamite_aggregator.config import AggregatorSettings
+from vegamite_common.bus.kafka import KafkaBus
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError, TopicSpec
+from vegamite_common.runtime.lifecycle import StartError
+from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection, TopicsSection
 
-__all__ = ["MigrationError", "migrate_database", "migrate_topics", "topic_specs"]
+__all__ = ["MigrationError", "migrate", "migrate_database", "migrate_topics", "topic_specs"]
 
 _HOUR_MS = 3_600_000
+
+
+async def migrate(settings: AggregatorSettings) -> None:
+    """Bring topics and database to what this release needs, waiting for servers that aren't there yet.
+
+    The topics come first: services wait for the schema, so its version says that all is there. Raise `StartError`, with
+    one line that says why, where that can't be.
+    """
+    bus = KafkaBus(settings.kafka, settings.clock.clock())
+    try:
+        await bus.start()
+        try:
+            await migrate_topics(bus, settings.kafka.topics)
+        finally:
+            await bus.close()
+    except BusError as error:
+        raise StartError(f"the topics can't be prepared: {error}") from None
+    pool = await open_pool(settings.postgres, application_name="vegamite-migrate")
+    await pool.close()
+    try:
+        await migrate_database(settings.postgres)
+    except MigrationError as error:
+        raise StartError(f"the database can't be migrated: {error}") from None
 
 
 async def migrate_database(postgres: PostgresSection | str) -> bool:

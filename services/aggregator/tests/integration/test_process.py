@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -127,6 +128,27 @@ async def test_migrate_makes_schema_and_topics_and_says_what_is_wrong_in_one_lin
     assert code == 2
     assert "market.trades.v1" in said
     assert len(said.strip().splitlines()) == 1, said
+
+
+async def test_the_schema_says_that_the_topics_are_there_too(
+    aggregators: Aggregators, database: str, tmp_path: Path
+) -> None:
+    away = tmp_path / "away.toml"
+    away.write_text(
+        re.sub(
+            'bootstrap_servers = ".*"',
+            'bootstrap_servers = "127.0.0.1:1"',
+            aggregators.config.read_text(),
+        ).replace("[kafka]", "[kafka]\nstart_timeout_ms = 1000")
+    )
+    code, said = await aggregators.finish("migrate", config=away)
+    assert code == 2
+    assert "the topics can't be prepared" in said
+    connection = await asyncpg.connect(database)
+    try:
+        assert await connection.fetchval("SELECT to_regclass('schema_version')") is None
+    finally:
+        await connection.close()
 
 
 async def test_a_wrong_configuration_is_refused_with_key_and_line(

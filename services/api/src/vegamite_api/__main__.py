@@ -1,15 +1,18 @@
-"""`vegamite-api [run|keys create|keys list|keys revoke]`: the service, and its keys."""
+"""`vegamite-api [run|track|keys create|keys list|keys revoke]`: the service, its first markets, and its keys."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vegamite_api.bootstrap import open_key_store, open_service
+from vegamite_api.bootstrap import open_key_store, open_market_store, open_service
 from vegamite_api.config import ApiSettings
 from vegamite_api.core.access import ApiKey, Scope
+from vegamite_api.ports import StoreError
+from vegamite_api.service.first_markets import UnknownExchangeError, track_first
 from vegamite_api.service.key_ring import create_key
-from vegamite_common.domain.time import DAY, format_time
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import DAY, HOUR, Micros, format_time
 from vegamite_common.runtime.clock import wall_now
 from vegamite_common.runtime.config import ConfigError, load_settings
 from vegamite_common.runtime.lifecycle import EXIT_CONFIG, StartError, Stop, run_process
@@ -28,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log, service="api")
     if options.command == "keys":
         return run_process(lambda _: _keys(settings, options))
+    if options.command == "track":
+        history_from = wall_now() - options.history_hours * HOUR
+        return run_process(lambda _: _track(settings, options.markets, history_from))
     return run_process(lambda stop: _run(settings, stop))
 
 
@@ -44,6 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vegamite-api", description=__doc__, parents=[common])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("run", help="serve until a signal (the default)", parents=[common])
+    track = commands.add_parser(
+        "track",
+        help="track markets of a new instance, straight in the database; later ones come by HTTP",
+        parents=[common],
+    )
+    track.add_argument("markets", nargs="+", type=_market, metavar="MARKET")
+    track.add_argument(
+        "--history-hours",
+        type=_hours,
+        default=0,
+        metavar="N",
+        help="fetch so many hours before now, too",
+    )
     keys = commands.add_parser("keys", help="create, list and revoke API keys", parents=[common])
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser(
@@ -66,6 +85,19 @@ def _days(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 36_500:
         raise argparse.ArgumentTypeError("1 to 36500 days are allowed")
     return int(text)
+
+
+def _hours(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 876_000:
+        raise argparse.ArgumentTypeError("0 to 876000 hours are allowed")
+    return int(text)
+
+
+def _market(text: str) -> Market:
+    try:
+        return Market.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 async def _run(settings: ApiSettings, stop: Stop) -> None:
@@ -93,6 +125,19 @@ async def _keys(settings: ApiSettings, options: argparse.Namespace) -> None:
                 sys.stdout.write(f"{_described(stored)}\n")
         elif not await store.revoke(options.key_id):
             raise StartError(f"there is no key {escape(options.key_id)}")
+
+
+async def _track(settings: ApiSettings, markets: list[Market], history_from: Micros) -> None:
+    async with open_market_store(settings) as store:
+        try:
+            new = await track_first(store, markets, history_from)
+        except UnknownExchangeError as error:
+            raise StartError(str(error)) from None
+        except StoreError as error:
+            raise StartError(f"PostgreSQL can't be asked: {error}") from None
+    for market in dict.fromkeys(markets):
+        state = "tracked from now on" if market in new else "tracked already"
+        sys.stdout.write(f"{market.key}\t{state}\n")
 
 
 def _described(key: ApiKey) -> str:

@@ -74,6 +74,17 @@ async def open_key_store(settings: ApiSettings) -> AsyncIterator[PostgresKeyStor
         await pool.close()
 
 
+@asynccontextmanager
+async def open_market_store(settings: ApiSettings) -> AsyncIterator[PostgresMarketStore]:
+    """Open the markets alone, waiting for the database and its schema; raises `StartError`."""
+    pool = await open_pool(settings.postgres, application_name="vegamite-api track")
+    try:
+        await wait_for_schema(pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_KNOWN)
+        yield PostgresMarketStore(pool)
+    finally:
+        await pool.close()
+
+
 def _build(
     section: ApiSection,
     resources: Resources,

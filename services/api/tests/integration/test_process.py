@@ -185,6 +185,40 @@ async def test_keys_are_listed_without_themselves_and_revoked(world: Any, tmp_pa
     assert answer.status_code == 401
 
 
+async def test_first_markets_are_tracked_once_and_strange_ones_refused(
+    world: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "vegamite.toml"
+    config.write_text(CONFIG.format(kafka="127.0.0.1:1", postgres=world.url, port=0), "utf-8")
+
+    async def history() -> list[tuple[str, int]]:
+        rows = await world.pool.fetch(
+            "SELECT symbol, extract(epoch FROM now() - history_from)::bigint AS age"
+            " FROM tracked_market JOIN market USING (market_key) ORDER BY symbol"
+        )
+        return [(row["symbol"], row["age"]) for row in rows]
+
+    before = len(await history())
+    arguments = ("track", "kraken:ADA/USD", "kraken:SOL/USD", "kraken:ADA/USD")
+    code, said, error = await _command(*arguments, "--history-hours", "24", config=config)
+    assert code == 0, error
+    assert said == "kraken:ADA/USD\ttracked from now on\nkraken:SOL/USD\ttracked from now on\n"
+    tracked = dict(await history())
+    assert len(tracked) == before + 2
+    assert 86_400 <= tracked["ADA/USD"] < 90_000
+
+    code, said, error = await _command("track", "kraken:ADA/USD", config=config)
+    assert (code, said) == (0, "kraken:ADA/USD\ttracked already\n"), error
+    assert dict(await history())["ADA/USD"] >= 86_400  # its history stays
+
+    code, _, error = await _command("track", "nowhere:ADA/USD", config=config)
+    assert (code, error.strip()) == (2, "no collector knows the exchange nowhere")
+    code, _, error = await _command("track", "ADA/USD", config=config)
+    assert code == 2
+    assert "allowed: exchange:SYMBOL" in error
+    assert len(await history()) == before + 2
+
+
 async def test_a_taken_port_is_one_sentence(world: Any, tmp_path: Path) -> None:
     config = tmp_path / "vegamite.toml"
     port = world.service.port

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import structlog
@@ -65,6 +68,7 @@ async def open_pool(
     Raises `StartError` where it stays away, or refuses the user, the password or the database.
     """
     arguments = connect_arguments(section, application_name=application_name)
+    _check_certificate_files(arguments["dsn"])
     deadline = time.monotonic() + section.start_timeout_ms / 1000
     backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
     told = False
@@ -73,6 +77,10 @@ async def open_pool(
             return await asyncpg.create_pool(min_size=1, max_size=section.pool_size, **arguments)
         except _REFUSALS as error:
             raise StartError(f"PostgreSQL refused the connection: {error}") from None
+        except ssl.SSLCertVerificationError as error:
+            raise StartError(
+                f"PostgreSQL's certificate isn't trusted: {error.verify_message}"
+            ) from None
         except ValueError as error:
             raise StartError(f"postgres.url can't be used: {type(error).__name__}") from None
         except POSTGRES_FAULTS as error:
@@ -82,6 +90,19 @@ async def open_pool(
                 log.warning("waiting for PostgreSQL", error=describe(error))
                 told = True
             await asyncio.sleep(backoff.next_delay())
+
+
+def _check_certificate_files(url: str) -> None:
+    """Raise `StartError` for a file of the url that can't be read: asyncpg's own error doesn't name it."""
+    options = parse_qs(urlsplit(url).query)
+    for option in ("sslrootcert", "sslcert", "sslkey", "sslcrl"):
+        for name in options.get(option, ()):
+            try:
+                Path(name).open("rb").close()
+            except OSError as error:
+                raise StartError(
+                    f"postgres.url names {name} as {option}, which can't be read: {error.strerror}"
+                ) from None
 
 
 def describe(error: BaseException) -> str:

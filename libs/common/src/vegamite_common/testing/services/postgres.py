@@ -6,10 +6,26 @@ import signal
 from pathlib import Path
 
 from vegamite_common.runtime.embedded_postgres import EmbeddedPostgres
-from vegamite_common.testing.services.process import make_server_directory, remove_directory
+from vegamite_common.testing.services.process import (
+    ServiceError,
+    make_server_directory,
+    remove_directory,
+)
 
 # No test cuts the machine's power: what the kernel holds is safe, and waiting for the disk is slow.
 _SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+
+
+def find_tls_bin_dir() -> Path:
+    """Return the programs of the system's own PostgreSQL, which speaks TLS (the wheel's doesn't); ServiceError if none is."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3])
+    )
+    if not found:
+        raise ServiceError(
+            "PostgreSQL with TLS is needed from the system (Debian: install `postgresql`)"
+        )
+    return found[-1].parent
 
 
 class PostgresServer:
