@@ -18,7 +18,7 @@ from vegamite_standalone.adapters.postgres_tracking import NOTE, ensure_market, 
 
 NOW = parse_time("2026-03-04T05:06:07Z")
 FIRST = {"kraken:BTC/USD": NOW, "kraken:ETH/USD": NOW}
-DEMO = {"sim:DEMO/USD": NOW - DAY}
+DEMO = {"sim:DEMO/USD": parse_time("2026-03-03T05:00:00Z")}
 
 
 @pytest_asyncio.fixture
@@ -61,7 +61,7 @@ async def test_later_starts_keep_what_is_tracked_and_never_want_more_than_a_day_
     await offer_markets(pool, directory=tmp_path, demo=True, now=NOW - HOUR)
     assert await tracked(pool) == FIRST | DEMO
     await offer_markets(pool, directory=tmp_path, demo=True, now=NOW + 9 * DAY)
-    assert await tracked(pool) == FIRST | {"sim:DEMO/USD": NOW + 8 * DAY}
+    assert await tracked(pool) == FIRST | {"sim:DEMO/USD": parse_time("2026-03-12T05:00:00Z")}
 
 
 async def test_what_somebody_removed_stays_removed(pool: Any, tmp_path: Path) -> None:

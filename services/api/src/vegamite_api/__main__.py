@@ -32,7 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "keys":
         return run_process(lambda _: _keys(settings, options))
     if options.command == "track":
-        history_from = wall_now() - options.history_hours * HOUR
+        now = wall_now()
+        # From a full hour on, so that the first candles are whole.
+        history_from = (
+            (now - options.history_hours * HOUR) // HOUR * HOUR if options.history_hours else now
+        )
         return run_process(lambda _: _track(settings, options.markets, history_from))
     return run_process(lambda stop: _run(settings, stop))
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, Micros, to_datetime
+from vegamite_common.domain.time import DAY, HOUR, Micros, to_datetime
 
 DEMO = Market("sim", "DEMO/USD")
 FIRST = (Market("kraken", "BTC/USD"), Market("kraken", "ETH/USD"))
@@ -35,7 +35,7 @@ async def offer_markets(pool: Pool, *, directory: Path, demo: bool, now: Micros)
     """Track the first markets once in an instance's life, and the demo while it is wanted.
 
     What somebody stopped tracking stays so: `<directory>/offered-markets.json` remembers what was offered. The
-    demo's history begins a day before `now` (microseconds), at each start, so that no long absence is made up for.
+    demo's history begins at the full hour a day before `now` (microseconds), at each start, so that no long absence is made up for.
     """
     note = directory / NOTE
     # A new database beside an old note (another was used before) is offered everything again.
@@ -48,7 +48,8 @@ async def offer_markets(pool: Pool, *, directory: Path, demo: bool, now: Micros)
         await pool.execute(_UNTRACK, DEMO.exchange, DEMO.symbol)
         offered.discard(DEMO.key)
     elif DEMO.key not in offered or await pool.fetchval(_TRACKED, DEMO.exchange, DEMO.symbol):
-        await _track(pool, DEMO, now - DAY)
+        # From a full hour on, so that its first candles are whole.
+        await _track(pool, DEMO, (now - DAY) // HOUR * HOUR)
         offered.add(DEMO.key)
     unfinished = note.with_suffix(".new")
     unfinished.write_text(json.dumps(sorted(offered)) + "\n", encoding="utf-8")

@@ -9,6 +9,7 @@ from vegamite_api.service.hub import Hub
 from vegamite_api.service.tail import Tail
 from vegamite_common.runtime.health import Health
 from vegamite_common.runtime.lifecycle import Stop
+from vegamite_common.runtime.metrics import tell_build
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class ApiService:
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is requested, then drain; raises only on a bug."""
+        tell_build(self.name)
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self._server.run(), name="http")
             following = group.create_task(self._tail.run(), name="tail")
