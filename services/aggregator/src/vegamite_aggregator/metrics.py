@@ -2,26 +2,55 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-TRADES = Counter(
-    "vegamite_aggregator_trades_total",
-    "Trades read, by what became of them: inserted, duplicate, contradicting (same id, other content), quarantined",
-    ["outcome"],
+from vegamite_common.runtime.metrics import from_zero
+
+TRADES = from_zero(
+    Counter(
+        "vegamite_aggregator_trades_total",
+        "Trades read, by what became of them: inserted, duplicate, contradicting (same id, other content), quarantined",
+        ["outcome"],
+    ),
+    "inserted",
+    "duplicate",
+    "contradicting",
+    "quarantined",
 )
-LATE_TRADES = Counter(
-    "vegamite_aggregator_late_trades_total",
-    "Trades that came after their candle was final (final) or after their time was covered (covered)",
-    ["kind"],
+LATE_TRADES = from_zero(
+    Counter(
+        "vegamite_aggregator_late_trades_total",
+        "Trades that came after their candle was final (final) or after their time was covered (covered)",
+        ["kind"],
+    ),
+    "final",
+    "covered",
 )
-QUARANTINED = Counter(
-    "vegamite_aggregator_quarantined_total", "Records and trades refused, by reason", ["reason"]
+QUARANTINED = from_zero(
+    Counter(
+        "vegamite_aggregator_quarantined_total", "Records and trades refused, by reason", ["reason"]
+    ),
+    "undecodable",
+    "key",
+    "partition",
+    "future",
 )
-CANDLES = Counter(
-    "vegamite_aggregator_candles_total", "Candles by event: final, revision, update", ["event"]
+CANDLES = from_zero(
+    Counter(
+        "vegamite_aggregator_candles_total", "Candles by event: final, revision, update", ["event"]
+    ),
+    "final",
+    "revision",
+    "update",
 )
-STEPS = Counter(
-    "vegamite_aggregator_steps_total",
-    "Transactions by outcome: committed, fence_lost, failed, idle (nothing to write)",
-    ["outcome"],
+STEPS = from_zero(
+    Counter(
+        "vegamite_aggregator_steps_total",
+        "Transactions by outcome: committed, fence_lost, failed, idle (nothing to write)",
+        ["outcome"],
+    ),
+    "committed",
+    "fence_lost",
+    "failed",
+    "idle",
 )
 STEP_SECONDS = Histogram(
     "vegamite_aggregator_step_duration_seconds",
@@ -31,11 +60,46 @@ STEP_SECONDS = Histogram(
 LOCKS_BROKEN = Counter(
     "vegamite_aggregator_fence_locks_broken_total", "Backends ended because they held a fence"
 )
-PARTITIONS = Gauge("vegamite_aggregator_partitions_count", "Partitions that this process owns")
+PARTITIONS = Gauge("vegamite_aggregator_partitions", "Partitions that this process owns")
 LAG = Gauge(
     "vegamite_aggregator_lag_records",
     "Records in the log that aren't committed yet, by partition",
     ["partition"],
+)
+LAG_SECONDS = Gauge(
+    "vegamite_aggregator_lag_seconds",
+    "Age of the newest instant up to which all that the log has is committed, by partition; 0 when caught up",
+    ["partition"],
+)
+NEWEST_TRADE = Gauge(
+    "vegamite_aggregator_newest_trade_age_seconds",
+    "Now less the event time of the newest stored trade, by exchange",
+    ["exchange"],
+)
+NEWEST_CANDLE = Gauge(
+    "vegamite_aggregator_newest_candle_age_seconds",
+    "Now less the close time of the newest candle of one minute that is final, by exchange",
+    ["exchange"],
+)
+COVERAGE_LAG = Gauge(
+    "vegamite_aggregator_coverage_lag_seconds",
+    "Now less the end of the stored coverage, of the worst tracked market of the exchange that has any",
+    ["exchange"],
+)
+GAPS = Gauge(
+    "vegamite_aggregator_gaps",
+    "Gaps by exchange and state: open (waits for its trades), unfillable (can't be had any more)",
+    ["exchange", "state"],
+)
+OLDEST_GAP = Gauge(
+    "vegamite_aggregator_oldest_open_gap_age_seconds",
+    "How long the oldest open gap has been known, by exchange; 0 without any",
+    ["exchange"],
+)
+OPEN_GAP_SECONDS = Gauge(
+    "vegamite_aggregator_open_gap_length_seconds",
+    "Length of all open gaps together, in the markets' time, by exchange",
+    ["exchange"],
 )
 OUTBOX = Counter("vegamite_aggregator_outbox_records_total", "Committed records published")
 DISCONTINUITIES = Counter(

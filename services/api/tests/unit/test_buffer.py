@@ -75,6 +75,7 @@ def test_a_newer_update_of_the_same_candles_replaces_the_waiting_one() -> None:
         assert buffer.put_live(event)
     assert _drain(buffer) == [2, 5, 6]
     assert buffer.live_bytes == 0
+    assert buffer.conflated == 3
 
 
 def test_an_update_of_more_candles_is_not_replaced_by_one_of_fewer() -> None:

@@ -1,6 +1,8 @@
-"""What the collector counts. No label grows without bound: markets are those that an operator tracks."""
+"""What the collector measures. No label names a market: their number grows without bound; exchanges are few."""
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from vegamite_common.runtime.metrics import from_zero
 
 TRADES = Counter(
     "vegamite_collector_trades_total",
@@ -27,7 +29,19 @@ SPANS_BROKEN = Counter(
     "vegamite_collector_broken_spans_total", "Coverage that was interrupted", ["exchange", "cause"]
 )
 MARKETS = Gauge(
-    "vegamite_collector_markets", "Markets that this process collects, by state", ["state"]
+    "vegamite_collector_markets",
+    "Markets that this process collects, by exchange and state",
+    ["exchange", "state"],
+)
+TRACKED_MARKETS = Gauge(
+    "vegamite_collector_tracked_markets",
+    "Markets that are to be collected, by whichever collector, by exchange",
+    ["exchange"],
+)
+NEWEST_TRADE = Gauge(
+    "vegamite_collector_newest_trade_age_seconds",
+    "Now less the event time of the newest streamed trade, by exchange",
+    ["exchange"],
 )
 PARTITIONS = Gauge("vegamite_collector_partitions", "Partitions that this process holds")
 PRODUCE_FAILURES = Counter(
@@ -48,7 +62,7 @@ CLOCK_DIFFERENCE = Gauge(
 )
 COVERAGE_LAG = Gauge(
     "vegamite_collector_coverage_lag_seconds",
-    "Now less the last heartbeat's time, the worst partition",
+    "Now less the time up to which the last heartbeat claimed, or since which we write, of the worst partition",
 )
 REPAIRS = Counter(
     "vegamite_collector_repairs_total", "Repairs of gaps, by outcome", ["exchange", "outcome"]
@@ -57,3 +71,33 @@ REPAIRED_TRADES = Counter(
     "vegamite_collector_repaired_trades_total", "Trades fetched for gaps", ["exchange"]
 )
 STORE_FAULTS = Counter("vegamite_collector_store_faults_total", "Failed calls of the database")
+
+_LOST = ("timeout", "socket_closed", "source_error")
+_BROKEN = (
+    *_LOST,
+    "unknown_symbol",
+    "unsupported",
+    "quarantine",
+    "missing_trades",
+    "polled_too_slowly",
+    "undecodable_frame",
+    "unhandled_frame",
+    "moved",
+    "untracked",
+    "stopped",
+)
+
+
+def show_exchange(exchange: str, *, simulated: bool) -> None:
+    """Export whatever is counted of the exchange as 0 from now on, where it wasn't counted yet."""
+    for counter, values in (
+        (TRADES, ("simulated",) if simulated else ("live", "backfill")),
+        (QUARANTINED, ("event_time", "trade_id", "sequence", "price", "amount")),
+        (BAD_FRAMES, ("undecodable", "unhandled")),
+        (CONNECTIONS_LOST, _LOST),
+        (SPANS_BROKEN, _BROKEN),
+        (REPAIRS, ("filled", "unfillable", "failed", "abandoned")),
+    ):
+        from_zero(counter, *((exchange, value) for value in values))
+    from_zero(LATE_TRADES, exchange)
+    from_zero(REPAIRED_TRADES, exchange)

@@ -39,6 +39,23 @@ async def claiming(writer: Any) -> None:
     await eventually(lambda: writer.claims_allowed)
 
 
+async def test_what_was_claimed_last_is_known_over_a_failed_write(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
+        began = clock.now()
+        assert writer.claimed_through == began
+        await claiming(writer)
+        clock.instant += 60 * SECOND
+        await eventually(lambda: writer.claimed_through > began)
+        claimed = writer.claimed_through
+        assert claimed <= clock.now() - SETTLING
+        producer.failing = True
+        await eventually(lambda: writer.last_claim is None)
+        clock.instant += 60 * SECOND
+        assert writer.claimed_through == claimed
+
+
 async def test_nothing_is_claimed_before_the_first_acknowledgement_proved_the_clocks(
     running_writer: Callable[..., Any],
 ) -> None:

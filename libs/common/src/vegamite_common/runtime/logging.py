@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from vegamite_common.runtime.metrics import FAULTS
+from vegamite_common.runtime.metrics import FAULTS, from_zero
 from vegamite_common.runtime.section import LogSection
 
 _QUIET = ("aiokafka", "asyncpg.pool", "ccxt", "aiohttp.access", "asyncio", "uvicorn.access")
@@ -189,6 +189,7 @@ class RepeatedFault:
         self._told = 0.0
         self.count = 0
         """How often it failed since it last went well."""
+        from_zero(FAULTS, event)
 
     def failed(self, error: object = "", **values: object) -> None:
         """It failed: logged the first time, then at most every `every_seconds` with the count."""

@@ -8,6 +8,7 @@ from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.timing import Timing
 from vegamite_aggregator.metrics import PARTITIONS
 from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError
+from vegamite_aggregator.service.measure import export_measures
 from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
 from vegamite_aggregator.service.worker import Worker, WorkerOptions
@@ -24,6 +25,7 @@ from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.health import Health
 from vegamite_common.runtime.lifecycle import StartError, Stop
 from vegamite_common.runtime.logging import RepeatedFault
+from vegamite_common.runtime.metrics import tell_build
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,7 @@ POLL_SECONDS = 0.5
 """How long a poll waits for records; well below the age at which a look at the log's end is too old."""
 
 LAG_COMMIT_SECONDS = 5.0
+MEASURE_SECONDS = 1.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
 UNASSIGNED_SECONDS = 10.0
@@ -83,6 +86,7 @@ class AggregatorService:
 
         Raises `StartError` where the log isn't the one that the store knows.
         """
+        tell_build(self.name)
         member = await self._join(stop)
         if member is None:
             return
@@ -93,6 +97,7 @@ class AggregatorService:
                     group.create_task(self._follow_assignment(member, group), name="assignment"),
                     group.create_task(self._commit_for_lag(member), name="lag"),
                     group.create_task(self._make_partitions_ahead(), name="ahead"),
+                    group.create_task(self._keep_measuring(), name="measures"),
                 ]
                 self.health.set_ready(ready=True)
                 await stop.wait()
@@ -234,6 +239,15 @@ class AggregatorService:
             except BusError:
                 continue  # the next one says it again
             told.update(positions)
+
+    async def _keep_measuring(self) -> None:
+        """Let the metrics follow the partitions: also while none of them gets anywhere."""
+        while True:
+            export_measures(
+                {partition: worker.measured() for partition, worker in self._workers.items()},
+                self._clock,
+            )
+            await asyncio.sleep(MEASURE_SECONDS)
 
     async def _make_partitions_ahead(self) -> None:
         """Make the time partitions of the coming days before their first trade needs them."""

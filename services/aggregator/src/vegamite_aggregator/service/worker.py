@@ -22,9 +22,10 @@ from vegamite_aggregator.core.intake import Intake, only_inserted, read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
-from vegamite_aggregator.metrics import DISCONTINUITIES, LAG, STEP_SECONDS, STEPS
+from vegamite_aggregator.metrics import DISCONTINUITIES, STEP_SECONDS, STEPS
 from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchError, StoreError
 from vegamite_aggregator.service.inbox import Inbox
+from vegamite_aggregator.service.measure import PartitionMeasure
 from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
 from vegamite_common.bus.partition import partition_for
@@ -97,11 +98,18 @@ class Worker:
         self._interrupted = False
         self._seek_due = False
         self._refreshed = 0.0
+        self._measure = PartitionMeasure()
         self.committed_offset: int | None = None
 
     def offer(self, fetched: Fetched) -> bool:
         """Take what the poll brought; False where there is no room: then the partition isn't to be read for now."""
         return self._inbox.put(fetched)
+
+    def measured(self) -> PartitionMeasure:
+        """Return the partition's figures, as of now."""
+        inbox = self._inbox
+        self._measure.look(end_offset=inbox.end_offset, fetched_time=inbox.fetched_time)
+        return self._measure
 
     def interrupt(self) -> None:
         """Drop the state and load it again: the log says that the position is none of it."""
@@ -127,8 +135,6 @@ class Worker:
         finally:
             publishing.cancel()
             await asyncio.wait({publishing})
-            with contextlib.suppress(KeyError):
-                LAG.remove(str(self._partition))
 
     async def _publish_rest(self) -> None:
         """Try to leave nothing for the next owner; what stays is published by that one first."""
@@ -197,6 +203,7 @@ class Worker:
             await self._skip(state, begin)
         self._refreshed = time.monotonic()
         self.committed_offset = state.next_offset
+        self._measure.loaded(state)
         return state
 
     async def _skip(self, state: PartitionState, begin: int) -> None:
@@ -265,8 +272,8 @@ class Worker:
         state.apply(changes)
         state.evict()
         self._publisher.committed(changes)
+        self._measure.committed(changes)
         self.committed_offset = state.next_offset
-        LAG.labels(str(self._partition)).set(max(0, self._inbox.end_offset - state.next_offset))
 
     def _partition_of(self, key: bytes) -> int:
         return partition_for(key, self._partitions)

@@ -44,6 +44,8 @@ class SendBuffer:
         self._queued: dict[Stream, Seq] = {}
         self.live_bytes = 0
         self.reply_bytes = 0
+        self.conflated = 0
+        """How many updates gave way to newer ones so far."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -97,6 +99,7 @@ class SendBuffer:
             if item.opens <= opens:
                 item.text = None
                 self.live_bytes -= item.size
+                self.conflated += 1
             else:
                 kept.append(item)
         if kept:

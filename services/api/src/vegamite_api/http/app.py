@@ -3,6 +3,7 @@
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from vegamite_api.http.asyncapi import build_asyncapi
@@ -16,6 +17,7 @@ from vegamite_api.http.routes import router as reading
 from vegamite_api.http.security import HeaderMiddleware, HeadMiddleware, HostMiddleware
 from vegamite_api.http.tracking import router as tracking
 from vegamite_api.http.websocket import router as websocket
+from vegamite_api.metrics import show_routes
 from vegamite_common.runtime.management import probe_body
 
 
@@ -24,6 +26,12 @@ def create_app(context: Context) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.context = context
     app.state.routes = (*reading.routes, *tracking.routes)
+    show_routes(
+        (route.path, method)
+        for route in app.state.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    )
     install_problems(app)
     app.include_router(reading)
     app.include_router(tracking)

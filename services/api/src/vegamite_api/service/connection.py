@@ -151,7 +151,10 @@ class Connection:
         admitted = event if subscription is None else subscription.admit(event)
         if admitted is None or self._ending.done():
             return
-        if self._buffer.put_live(admitted):
+        conflated = self._buffer.conflated
+        taken = self._buffer.put_live(admitted)
+        metrics.CONFLATED.inc(self._buffer.conflated - conflated)
+        if taken:
             self._wake.set()
             return
         metrics.SLOW_CONSUMERS.inc()

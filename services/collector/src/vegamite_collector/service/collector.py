@@ -1,7 +1,8 @@
 """`CollectorService`: which partitions are held, which markets are in them, and a session for each; start, life and drain."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import structlog
 
 from vegamite_collector import metrics
 from vegamite_collector.config import CollectorSection
+from vegamite_collector.core.demo import DEMO_MARKET
 from vegamite_collector.core.ownership import Ownership
 from vegamite_collector.ports import ExchangeRow, MarketStore, SourceFactory, TrackedMarket
 from vegamite_collector.service.reference import ReferenceData
@@ -21,11 +23,12 @@ from vegamite_collector.service.writer import PartitionWriter
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import STATUS, TRADES, Bus, BusError, Member
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import SECOND
+from vegamite_common.domain.time import SECOND, Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.health import Health
 from vegamite_common.runtime.lifecycle import Stop
+from vegamite_common.runtime.metrics import replace_values, tell_build
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +93,7 @@ class CollectorService:
 
     async def run(self, stop: Stop) -> None:
         """Collect until `stop` is requested, then close every span, write what is queued, and leave the group."""
+        tell_build(self.name)
         if not await self._connect(stop):
             return
         async with asyncio.TaskGroup() as group:
@@ -225,6 +229,7 @@ class CollectorService:
                     self._begin_session(group, part, tracked)
         in_use = {market.exchange for part in self._partitions.values() for market in part.sessions}
         self._reference.exchanges = in_use
+        self._count_tracked(in_use)
         await self._sources.keep_only(in_use)
         self._seen = seen
 
@@ -300,10 +305,26 @@ class CollectorService:
             for market, (session, _) in part.sessions.items()
         }
 
+    def _count_tracked(self, in_use: Iterable[str]) -> None:
+        counts = Counter((tracked.market.exchange,) for tracked in self._tracked.all())
+        replace_values(metrics.TRACKED_MARKETS, counts)
+        for exchange in in_use:
+            metrics.show_exchange(exchange, simulated=exchange == DEMO_MARKET.exchange)
+
     def _measure(self) -> None:
         writers = [part.writer for part in self._partitions.values()]
         metrics.PARTITIONS.set(len(writers))
         metrics.QUEUE_RECORDS.set(sum(writer.queued for writer in writers))
-        claims = [writer.last_claim for writer in writers if writer.last_claim]
-        if claims:
-            metrics.COVERAGE_LAG.set((self._clock.now() - min(claims)) / SECOND / self._clock.speed)
+        now = self._clock.now()
+        through = min((writer.claimed_through for writer in writers), default=now)
+        metrics.COVERAGE_LAG.set(max(0.0, (now - through) / SECOND / self._clock.speed))
+        newest: dict[tuple[str], Micros] = {}
+        for part in self._partitions.values():
+            for market, (session, _) in part.sessions.items():
+                if session.newest_event_time is not None:
+                    key = (market.exchange,)
+                    newest[key] = max(session.newest_event_time, newest.get(key, 0))
+        replace_values(
+            metrics.NEWEST_TRADE,
+            {key: (now - at) / SECOND / self._clock.speed for key, at in newest.items()},
+        )

@@ -26,6 +26,7 @@ from vegamite_collector.service.sources import Sources
 from vegamite_collector.service.states import SourceStates
 from vegamite_collector.service.writer import Batch, PartitionWriter
 from vegamite_common.domain.coverage import Span
+from vegamite_common.domain.time import Micros
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
@@ -64,6 +65,8 @@ class MarketSession:
         self._continuity: Continuity | None = None
         self._first_frame = True
         self._claimed = 0
+        self.newest_event_time: Micros | None = None
+        """Of the trades that were streamed."""
         self.cause_of_end = "stopped"
 
     async def run(self) -> None:
@@ -139,6 +142,7 @@ class MarketSession:
         market = self.tracked.market
         if event.trades:
             self._mind_late_trades(event, profile)
+            self.newest_event_time = max(event.trades[-1].event_time, self.newest_event_time or 0)
             origin = Origin.SIMULATED if profile.simulated else Origin.LIVE
             await self._writer.put_trades(Batch(market, event.trades, event.received_time, origin))
             self._mind_holes(event.trades)

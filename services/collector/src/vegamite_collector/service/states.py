@@ -11,6 +11,7 @@ from vegamite_common.bus.port import STATUS, BusError, Producer
 from vegamite_common.domain.market import Market
 from vegamite_common.messages.status import SourceState, SourceStateName, encode_status
 from vegamite_common.runtime.clock import Clock
+from vegamite_common.runtime.metrics import replace_values
 
 log = structlog.get_logger(__name__)
 
@@ -66,11 +67,14 @@ class SourceStates:
         self._count()
 
     def _count(self) -> None:
-        counts: dict[str, int] = {}
-        for item in self._current.values():
-            counts[item.state] = counts.get(item.state, 0) + 1
-        for name in get_args(SourceStateName):
-            metrics.MARKETS.labels(name).set(counts.get(name, 0))
+        counts = {
+            (exchange, state): 0
+            for exchange in {market.exchange for market in self._current}
+            for state in get_args(SourceStateName)
+        }
+        for market, item in self._current.items():
+            counts[market.exchange, item.state] += 1
+        replace_values(metrics.MARKETS, counts)
 
     def _log(self, market: Market, before: MarketState | None, now: MarketState) -> None:
         away = self._away.setdefault(market.exchange, set())

@@ -82,6 +82,8 @@ class PartitionWriter:
         self.skew = SkewTimer()
         self.spans: dict[Market, OpenSpan] = {}
         self.last_claim: Micros | None = None
+        self.claimed_through: Micros = clock.now()
+        """Where the last claim ended, under whichever name; before the first, when this writer began."""
         self._producer = producer
         self._clock = clock
         self._section = section
@@ -214,6 +216,7 @@ class PartitionWriter:
                 heartbeat_time(list(self.spans.values()), now=self._clock.now(), settling=settling),
             )
             self.last_claim = to_time
+            self.claimed_through = max(to_time, self.claimed_through)
         self._enqueue(
             _Queued(
                 None, encode_trades(Heartbeat(writer=self.writer, to_time=to_time)), heartbeat=True
