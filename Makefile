@@ -30,7 +30,7 @@ PAGE_SOURCES := $(shell find $(WEB) -type f -not -path '*/node_modules/*' 2>/dev
 
 .PHONY: help
 help: ## Show what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- setting up -----------------------------------------------------------------------------------
 
@@ -129,6 +129,33 @@ fmt: install ## Format the code and mend what ruff can mend
 types: install $(NODE_MODULES) ## Check types: mypy, strict, and the page's TypeScript
 	$(BIN)/mypy
 	@$(NPM) run --silent check
+
+# The tests that want containers: with the Docker daemon that answers, else (as root) with one of their own.
+.PHONY: test-containers
+test-containers: install $(PAGE) ## Test the images and the Compose stack in Docker (PYTEST_ARGS=-x)
+	@tests/containers/with-docker $(MAKE) test-with-docker
+
+.PHONY: test-with-docker
+test-with-docker:
+	tests/containers/standins/build
+	compose/images
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/containers
+
+# --- running in containers ------------------------------------------------------------------------
+
+# From the environment, as for compose/images: TAG=… REGISTRY=… PYTHON_IMAGE=…
+.PHONY: images
+images: $(PAGE) ## Build the images of the three services, tagged with VERSION's content (TAG=… REGISTRY=…)
+	@compose/images
+
+.PHONY: dev
+dev: install $(PAGE) ## Start the whole system in Docker Compose (ARGS="--profile demo" adds the simulated market)
+	@TAG=dev compose/images
+	@compose/dev up $(ARGS)
+
+.PHONY: dev-down
+dev-down: ## Stop what `make dev` started; its data stays (ARGS=--volumes drops it)
+	@compose/dev down $(ARGS)
 
 # --- shipping -------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from vegamite_common.testing.services.process import free_ports
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
-POSTGRES_IMAGE = "postgres:17-alpine"
+POSTGRES_IMAGE = "postgres:17-bookworm"
 
 
 def image_available(image: str) -> bool:
