@@ -102,6 +102,10 @@ run: ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS
 test: install $(PAGE) services ## Run every test, against real servers (TESTS=services/api PYTEST_ARGS=-x)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+.PHONY: charts
+charts: install ## Check the charts: lint, render by two Helms, schemas, laws (PYTEST_ARGS="-x -k api")
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/charts
+
 .PHONY: smoke
 smoke: ## Start vegamite as a user has it, look at the demo market, stop it
 	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
@@ -150,7 +154,7 @@ images: $(PAGE) ## Build the images of the three services, tagged with VERSION's
 
 .PHONY: dev
 dev: install $(PAGE) ## Start the whole system in Docker Compose (ARGS="--profile demo" adds the simulated market)
-	@TAG=dev compose/images
+	@TAG=dev REGISTRY= compose/images
 	@compose/dev up $(ARGS)
 
 .PHONY: dev-down
@@ -165,6 +169,16 @@ build: install $(PAGE) ## Build a wheel of every member into dist/, and check wh
 	for member in $(MEMBERS); do $(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist $$member; done
 	$(BIN)/python -m pytest -q tests/repo/test_wheels.py
 	@ls -l dist
+
+# Helm wants SemVer, where a candidate is 1.0.0-rc.1; an image's tag, the appVersion, is VERSION as it stands.
+.PHONY: version
+version: ## Write what VERSION says into every chart (Helm takes no placeholder)
+	@version="$$(cat VERSION)"; semver="$$(sed -E 's/(a|b|rc)([0-9]+)$$/-\1.\2/' VERSION)"; \
+	for chart in helm/*/Chart.yaml; do \
+	  sed -E -e "s/^version: .*/version: $$semver/" -e "s/^appVersion: .*/appVersion: \"$$version\"/" \
+	    -e "s/^( +version: ).*/\1$$semver/" "$$chart" > "$$chart.new"; \
+	  mv "$$chart.new" "$$chart"; \
+	done
 
 # Universal: one file holds for Python 3.11 to 3.13 on every platform. No header and no index, so no
 # file names a host. LOCK_ARGS=--upgrade takes newer versions.
