@@ -1,0 +1,294 @@
+"""Three releases of the three charts in one namespace, with Kafka (SASL over TLS) and PostgreSQL (TLS) from outside."""
+
+import json
+import secrets
+import string
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vegamite_common.testing.certificate import make_certificate
+from vegamite_common.testing.cluster import Cluster, ClusterError, Namespace
+from vegamite_common.testing.eventually import eventually
+
+Tell = Callable[[str], None]
+
+HERE = Path(__file__).parent
+VERSION = (HERE.parents[1] / "VERSION").read_text().strip()
+CONFIG = ("--config", "/etc/vegamite/vegamite.toml")
+WAIT = ("--wait", "--timeout", "200s")
+SERVICES = ("aggregator", "collector", "api")
+DEMO = "sim:DEMO/USD"
+
+# Runs in a pod beside the api: a client that calls all the time and writes down what it was answered.
+CALLER = """
+import sys, time, urllib.request
+while True:
+    try:
+        with urllib.request.urlopen("http://api:8000/v1/candles/latest?market=sim:DEMO/USD&timeframe=1m", timeout=10) as answer:
+            print(answer.status, answer.read().decode(), flush=True)
+    except Exception as error:
+        print("failed", error, flush=True)
+    time.sleep(0.1)
+"""
+
+
+class Outside:
+    """The servers that a platform has already, in a namespace of their own, and who may log in to them."""
+
+    def __init__(self, namespace: Namespace, folder: Path) -> None:
+        self.namespace = namespace
+        names = [f"{server}.{namespace.name}.svc" for server in ("kafka", "postgres")]
+        self.certificate = make_certificate(folder, names=names)
+        self.passwords = {name: secrets.token_urlsafe(16) for name in ("kafka", "owner", *SERVICES)}
+
+    def start(self) -> None:
+        """Start both, and make a login for each service; the owner of the schema is the database's own."""
+        authority, key = self.certificate.certificate.read_text(), self.certificate.key.read_text()
+        space = self.namespace
+        space.add_secret(
+            "kafka-tls", {"both.pem": self.certificate.both.read_text(), "ca.crt": authority}
+        )
+        space.add_secret("postgres-tls", {"tls.crt": authority, "tls.key": key})
+        space.add_secret("kafka-login", {"password": self.passwords["kafka"]})
+        space.add_secret("postgres-login", {"password": self.passwords["owner"]})
+        manifests = string.Template((HERE / "outside.yaml").read_text())
+        space.apply(manifests.substitute(namespace=space.name))
+        for server in ("kafka", "postgres"):
+            space.kubectl("rollout", "status", f"statefulset/{server}", "--timeout=120s")
+        for service in SERVICES:
+            self.query(f"CREATE ROLE vegamite_{service}")
+            password = self.passwords[service]
+            self.query(
+                f"CREATE ROLE {service} LOGIN PASSWORD '{password}' IN ROLE vegamite_{service}"
+            )
+
+    def query(self, statement: str) -> str:
+        """Run a statement as the owner; gives what psql prints."""
+        psql = ("psql", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", "vegamite")
+        return self.namespace.kubectl("exec", "postgres-0", "--", *psql, "-c", statement).strip()
+
+    def values(self, service: str) -> dict[str, Any]:
+        """The values of a service's release: how it reaches the servers, and the secrets that it names."""
+        values: dict[str, Any] = {
+            "kafka": {
+                "bootstrapServers": f"kafka.{self.namespace.name}.svc:9093",
+                "securityProtocol": "SASL_SSL",
+                "sasl": {"username": "vegamite", "existingSecret": "vegamite-kafka"},
+                "tls": {"existingSecret": "authority"},
+            },
+            "postgres": {
+                "host": f"postgres.{self.namespace.name}.svc",
+                "username": service,
+                "existingSecret": f"vegamite-{service}",
+                "tls": {"existingSecret": "authority"},
+            },
+        }
+        if service == "aggregator":
+            owner = {"username": "owner", "existingSecret": "vegamite-owner"}
+            values["migration"] = {"postgres": owner, "backoffLimit": 0}
+        if service == "collector":
+            values["config"] = {"collector": {"demo": {"enabled": True}}}
+        if service == "api":
+            values["config"] = {"api": {"anonymous_read": True}}
+        return values
+
+
+class Releases:
+    """The three releases and their secrets, in one namespace."""
+
+    def __init__(self, namespace: Namespace, outside: Outside, charts: Path, folder: Path) -> None:
+        self.namespace = namespace
+        self.outside = outside
+        self._charts = charts
+        self._folder = folder
+        namespace.add_secret("authority", {"ca.crt": outside.certificate.certificate.read_text()})
+        for name, password in outside.passwords.items():
+            namespace.add_secret(f"vegamite-{name}", {"password": password})
+
+    def helm(self, *arguments: str, fails: bool = False) -> str:
+        """Run Helm, which has to succeed (or fail); gives what it said."""
+        done = self.namespace.helm(*arguments)
+        said = f"{done.stdout}{done.stderr}"
+        assert (done.returncode != 0) is fails, f"{said}\n{self.namespace.describe_troubles()}"
+        return said
+
+    def chart(self, service: str, **changes: Any) -> list[str]:
+        """The arguments that name a service's chart and its values, `changes` over them."""
+        values = self.outside.values(service)
+        for key, value in changes.items():
+            merged = {**values.get(key, {}), **value} if isinstance(value, dict) else value
+            values[key] = merged
+        file = self._folder / f"{service}.json"
+        file.write_text(json.dumps(values))
+        return [str(self._charts / service), "--values", str(file)]
+
+    def uids(self) -> dict[str, set[str]]:
+        """The uids of each service's pods."""
+        return {
+            service: self.namespace.pod_uids(f"app.kubernetes.io/component={service}")
+            for service in SERVICES
+        }
+
+    def answers(self) -> list[str]:
+        """What the calling pod was answered so far, a line an answer."""
+        return self.namespace.kubectl("logs", "caller", "--tail=-1").splitlines()
+
+    async def moving(self) -> None:
+        """Wait until the newest candle, as the calling pod sees it, has changed."""
+        seen = len(self.answers())
+
+        def changed() -> bool:
+            fresh = [line for line in self.answers()[seen:] if line.startswith("200")]
+            return len({line for line in fresh if '"open_time"' in line}) > 1
+
+        await eventually(changed, timeout_s=60, interval_s=0.5)
+
+
+@contextmanager
+def _namespaces(cluster: Cluster) -> Iterator[tuple[Namespace, Namespace]]:
+    with cluster.namespace("outside") as outside, cluster.namespace("vegamite") as own:
+        yield outside, own
+
+
+def _caller() -> str:
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    container = {
+        "name": "caller",
+        "image": f"vegamite/api:{VERSION}",
+        "command": ["python", "-c", CALLER],
+        "securityContext": context,
+    }
+    spec = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "terminationGracePeriodSeconds": 1,
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "caller"}, "spec": spec}
+    return json.dumps(pod)
+
+
+def _reaches(namespace: Namespace, workload: str, host: str, port: int) -> bool:
+    """Whether a pod gets a connection; refused ones time out or are refused, as the network does it."""
+    script = f"import socket; socket.create_connection(({host!r}, {port}), 3).close()"
+    try:
+        namespace.kubectl("exec", workload, "--", "python", "-c", script)
+    except ClusterError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(900)
+async def test_each_service_is_installed_upgraded_and_rolled_back_alone(
+    cluster: Cluster, charts: Path, tell: Tell, tmp_path: Path
+) -> None:
+    with _namespaces(cluster) as (servers, namespace):
+        outside = Outside(servers, tmp_path)
+        outside.start()
+        tell("Kafka with SASL over TLS and PostgreSQL with TLS are up, outside")
+        releases = Releases(namespace, outside, charts, tmp_path)
+        for service in SERVICES:
+            releases.helm("install", service, *releases.chart(service), *WAIT)
+        tell(namespace.kubectl("get", "pods", "-o", "wide"))
+        encrypted = outside.query(
+            "SELECT string_agg(DISTINCT usename || ' ' || ssl, ', ' ORDER BY usename || ' ' || ssl)"
+            " FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            " WHERE usename IN ('aggregator', 'api', 'collector')"
+        )
+        assert encrypted == "aggregator true, api true, collector true"
+
+        tracked = namespace.kubectl(
+            "exec",
+            "deploy/api",
+            "--",
+            "vegamite-api",
+            "track",
+            DEMO,
+            "--history-hours",
+            "1",
+            *CONFIG,
+        )
+        assert "tracked from now on" in tracked
+        namespace.apply(_caller())
+        namespace.kubectl("wait", "--for=condition=Ready", "pod/caller", "--timeout=60s")
+        await releases.moving()
+        tell("the demo market moves, as a pod beside the api sees it")
+
+        await _upgrade_the_api_alone(releases, tell)
+        await _fail_a_migration(releases, tell)
+        await _miss_a_secret(releases, tell)
+        _look_at_the_network(releases, tell)
+        for service in SERVICES:
+            tell(releases.helm("test", service, "--timeout", "120s"))
+            releases.helm("uninstall", service, *WAIT)
+        namespace.kubectl("delete", "pod", "caller")
+        await eventually(lambda: not namespace.objects("pods"), timeout_s=60, interval_s=1)
+
+
+async def _upgrade_the_api_alone(releases: Releases, tell: Tell) -> None:
+    before = releases.uids()
+    seen = len(releases.answers())
+    changed = releases.chart("api", config={"api": {"anonymous_read": True, "heartbeat_ms": 4000}})
+    releases.helm("upgrade", "api", *changed, *WAIT)
+    upgraded = releases.uids()
+    releases.helm("rollback", "api", "1", *WAIT)
+    back = releases.uids()
+    for service in ("collector", "aggregator"):
+        assert before[service] == upgraded[service] == back[service], service
+    assert before["api"].isdisjoint(upgraded["api"])
+    assert upgraded["api"].isdisjoint(back["api"])
+    answers = releases.answers()[seen:]
+    failed = [line for line in answers if not line.startswith("200")]
+    tell(
+        f"the api alone was upgraded and rolled back; pods by uid: {before} {upgraded} {back};"
+        f" {len(answers)} calls meanwhile, {len(failed)} failed"
+    )
+    assert failed == []
+
+
+async def _fail_a_migration(releases: Releases, tell: Tell) -> None:
+    before = releases.uids()
+    # A topic can't change its number of partitions: the migration says so, and nothing else may happen.
+    kafka = {**releases.outside.values("aggregator")["kafka"], "topics": {"partitions": 13}}
+    said = releases.helm(
+        "upgrade", "aggregator", *releases.chart("aggregator", kafka=kafka), *WAIT, fails=True
+    )
+    log = releases.namespace.kubectl("logs", "job/aggregator-migration")
+    assert "market.trades.v1" in log, log
+    assert releases.uids() == before
+    await releases.moving()
+    tell(f"a failed migration stopped the upgrade: {said.strip()}\n  its log: {log.strip()}")
+    releases.helm("upgrade", "aggregator", *releases.chart("aggregator"), *WAIT)
+    tell("the next upgrade, with what is right, went well")
+
+
+async def _miss_a_secret(releases: Releases, tell: Tell) -> None:
+    postgres = {**releases.outside.values("api")["postgres"], "existingSecret": "not-there"}
+    notes = releases.helm("install", "poor", *releases.chart("api", postgres=postgres))
+    assert "not-there" in notes
+
+    def events() -> list[str]:
+        return [
+            event["message"]
+            for event in releases.namespace.objects("events")
+            if event["reason"] == "FailedMount" and "not-there" in event["message"]
+        ]
+
+    (event, *_) = await eventually(events, timeout_s=60, interval_s=0.5)
+    tell(f"a missing secret: the event says {event!r}; the notes say\n{notes}")
+    releases.helm("uninstall", "poor", *WAIT)
+
+
+def _look_at_the_network(releases: Releases, tell: Tell) -> None:
+    own, kafka = releases.namespace, f"kafka.{releases.outside.namespace.name}.svc"
+    assert _reaches(own, "deploy/api", kafka, 9093)
+    assert _reaches(own, "pod/caller", "api", 8000)
+    assert not _reaches(own, "deploy/api", "api", 8000), "the api has no business with itself"
+    address = own.objects("pods", "app.kubernetes.io/component=collector")[0]["status"]["podIP"]
+    assert not _reaches(own, "pod/caller", address, 8001), (
+        "a stranger reads the collector's figures"
+    )
+    tell("the network lets through what is named, and nothing else")
