@@ -123,6 +123,7 @@ lint: install ## Check style, formatting, and the architecture's import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	@$(BIN)/python helm/values_schema.py --check
 
 .PHONY: fmt
 fmt: install ## Format the code and mend what ruff can mend
@@ -179,6 +180,10 @@ version: ## Write what VERSION says into every chart (Helm takes no placeholder)
 	    -e "s/^( +version: ).*/\1$$semver/" "$$chart" > "$$chart.new"; \
 	  mv "$$chart.new" "$$chart"; \
 	done
+
+.PHONY: schemas
+schemas: ## Write each chart's values.schema.json from what helm/values_schema.py says of the values
+	@python3 helm/values_schema.py
 
 # Universal: one file holds for Python 3.11 to 3.13 on every platform. No header and no index, so no
 # file names a host. LOCK_ARGS=--upgrade takes newer versions.

@@ -107,7 +107,9 @@ def _first(socket: Any, wanted: Any) -> dict[str, Any]:
     """The first message that is wanted; raises `TimeoutError` where none comes in 20 s."""
     until = time.monotonic() + 20
     while True:
-        message: dict[str, Any] = json.loads(socket.recv(timeout=max(0.1, until - time.monotonic())))
+        message: dict[str, Any] = json.loads(
+            socket.recv(timeout=max(0.1, until - time.monotonic()))
+        )
         if wanted(message):
             return message
         if time.monotonic() > until:
