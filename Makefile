@@ -123,6 +123,7 @@ lint: install ## Check style, formatting, and the architecture's import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/yamllint --strict .
 	@$(BIN)/python helm/values_schema.py --check
 
 .PHONY: fmt
@@ -145,6 +146,18 @@ test-with-docker:
 	tests/containers/standins/build
 	compose/images
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/containers
+
+# Installs into a real cluster: KUBECONFIG's (VEGAMITE_TEST_LOAD_IMAGES="kind load docker-image --name vegamite" brings it
+# the images), else a node of this machine, which the scripts of VEGAMITE_TEST_NODE_TOOLS make (as root).
+.PHONY: cluster-test
+cluster-test: install services $(PAGE) ## Install, upgrade, roll back and remove the charts on a real cluster (KUBECONFIG=…)
+	@tests/containers/with-docker $(MAKE) cluster-test-with-docker
+
+.PHONY: cluster-test-with-docker
+cluster-test-with-docker:
+	tests/containers/standins/build python kafka postgres
+	compose/images
+	$(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/cluster
 
 # --- running in containers ------------------------------------------------------------------------
 
@@ -201,6 +214,46 @@ lock: install ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=
 	  $(compile) -c requirements/dev.txt services/$$name/pyproject.toml -o requirements/$$name.txt; \
 	done
 	$(compile) -c requirements/dev.txt libs/standalone/pyproject.toml -o requirements/standalone.txt
+
+# --- releasing ------------------------------------------------------------------------------------
+
+# What .github/workflows/release.yml calls, in this order; .ci/release says what each takes from the environment.
+
+.PHONY: release-check
+release-check: ## Refuse a release whose tag (RELEASE_TAG=v…), changelog or charts don't say what VERSION says
+	@.ci/release check
+
+.PHONY: release-packages
+release-packages: build ## Build what a release hands out: wheels and charts, into dist/
+	@.ci/release packages
+
+.PHONY: registry-login
+registry-login: ## Log in where images and charts go (REGISTRY=… REGISTRY_USER=… REGISTRY_PASSWORD=…)
+	@.ci/release login
+
+.PHONY: publish-images
+publish-images: images ## Build the images under REGISTRY and push them there
+	@.ci/release images
+
+.PHONY: publish-charts
+publish-charts: ## Package the charts and push them to REGISTRY (HELM=… HELM_PUSH_ARGS=--plain-http)
+	@.ci/release packages
+	@.ci/release charts
+
+.PHONY: publish-release
+publish-release: release-packages ## Make the release at GitHub: notes from the changelog, wheels, charts
+	@.ci/release github
+
+# A cluster for `make cluster-test` where Docker is; KUBECONFIG says where its address is written.
+.PHONY: kind
+kind: images ## Make a cluster of containers (kind), for make cluster-test; make kind-down ends it
+	kind create cluster --config k8s/kind/cluster.yaml --wait 180s
+	docker pull --quiet apache/kafka:4.1.0
+	docker pull --quiet postgres:17-bookworm
+
+.PHONY: kind-down
+kind-down: ## End the cluster of make kind
+	kind delete cluster --name vegamite
 
 .PHONY: clean
 clean: ## Remove everything that was made here (not the data of instances)

@@ -64,7 +64,8 @@ async def _photograph(base: str, picture: Path) -> None:
         await page.goto(f"{base}/")
         await expect(page.locator("body")).to_contain_text("DEMO/USD", timeout=30_000)
         await expect(page.locator("#chart canvas").first).to_be_visible(timeout=30_000)
-        await page.wait_for_function("() => /live/i.test(document.body.innerText)", timeout=30_000)
+        await expect(page.locator("#badges")).to_contain_text("live", timeout=30_000)
+        await expect(page.locator("#trades tr").first).to_be_visible(timeout=30_000)
         await page.screenshot(path=str(picture))
         await browser.close()
 

@@ -21,21 +21,31 @@ LOAD_COMMAND = "VEGAMITE_TEST_LOAD_IMAGES"
 def open_cluster(say: Say) -> Iterator[Cluster]:
     """Give the cluster of `KUBECONFIG`, else a node that the scripts of `VEGAMITE_TEST_NODE_TOOLS` bring up and end.
 
+    Where that isn't set, `tools/kube` beside the folder that `VEGAMITE_TEST_DATA` names is looked for.
     `VEGAMITE_TEST_LOAD_IMAGES` is the command that puts local images into the former (`kind load docker-image`);
     without it the cluster has to find them by itself. Raises `ClusterError` where there is neither.
     """
     given = os.environ.get("KUBECONFIG")
-    scripts = os.environ.get(NODE_TOOLS)
+    scripts = _find_scripts()
     if given:
         say(f"Kubernetes: the cluster of {given}")
         yield _cluster(Path(given), shlex.split(os.environ.get(LOAD_COMMAND, "")))
     elif scripts:
-        with _node(Path(scripts), say) as cluster:
+        with _node(scripts, say) as cluster:
             yield cluster
     else:
         raise ClusterError(
             f"no cluster: set KUBECONFIG (and {LOAD_COMMAND}, as 'kind load docker-image'), or {NODE_TOOLS}"
         )
+
+
+def _find_scripts() -> Path | None:
+    """The folder of the scripts that bring up a node, where there is one."""
+    named, data = os.environ.get(NODE_TOOLS), os.environ.get("VEGAMITE_TEST_DATA")
+    if named:
+        return Path(named)
+    beside = Path(data).absolute().parent / "tools" / "kube" if data else None
+    return beside if beside is not None and (beside / "up.sh").exists() else None
 
 
 def _cluster(kubeconfig: Path, load_command: list[str]) -> Cluster:
