@@ -223,8 +223,8 @@ lock: install ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=
 release-check: ## Refuse a release whose tag (RELEASE_TAG=v…), changelog or charts don't say what VERSION says
 	@.ci/release check
 
-.PHONY: release-packages
-release-packages: build ## Build what a release hands out: wheels and charts, into dist/
+.PHONY: packages
+packages: build ## Build what a release hands out: wheels and charts, into dist/
 	@.ci/release packages
 
 .PHONY: registry-login
@@ -241,7 +241,7 @@ publish-charts: ## Package the charts and push them to REGISTRY (HELM=… HELM_P
 	@.ci/release charts
 
 .PHONY: publish-release
-publish-release: release-packages ## Make the release at GitHub: notes from the changelog, wheels, charts
+publish-release: packages ## Make the release at GitHub: notes from the changelog, wheels, charts
 	@.ci/release github
 
 # A cluster for `make cluster-test` where Docker is; KUBECONFIG says where its address is written.
