@@ -262,7 +262,9 @@ def test_the_migration_checks_the_topics_that_are_there_and_owns_the_schema(
         for spec in topic_specs(settings.kafka.topics):
             assert topics[spec.topic]["partitions"] == spec.partitions
             assert topics[spec.topic]["config"]["retention.ms"] >= spec.retention_ms
-    owners = [each for each in aggregators if "vegamite_owner@" in each.postgres.url.get_secret_value()]
+    owners = [
+        each for each in aggregators if "vegamite_owner@" in each.postgres.url.get_secret_value()
+    ]
     assert len(owners) == len(aggregators) / 2, "one configuration of two is the migration's"
 
 
@@ -281,9 +283,7 @@ def test_no_more_pods_share_the_work_than_there_are_partitions(
 
 
 @each_release
-def test_the_policies_lead_to_the_log_and_the_database(
-    render: Render, release: Release
-) -> None:
+def test_the_policies_lead_to_the_log_and_the_database(render: Render, release: Release) -> None:
     """By the labels that the operators give to their pods."""
     log = {"strimzi.io/cluster": "vegamite", "strimzi.io/name": "vegamite-kafka"}
     database = {"cnpg.io/cluster": "vegamite-postgres", "cnpg.io/instanceRole": "primary"}
