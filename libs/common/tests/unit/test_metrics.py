@@ -46,7 +46,7 @@ def test_the_build_of_a_service_is_told_with_its_version() -> None:
     tell_build("nothing-of-this-name")
 
     told = {
-        sample.labels["service"]: (sample.labels["version"], sample.value)
+        sample.labels["component"]: (sample.labels["version"], sample.value)
         for family in BUILD.collect()
         for sample in family.samples
     }

@@ -25,7 +25,8 @@ FAULTS = Counter(
 BUILD = Gauge(
     "vegamite_common_build_info",
     "1 for each service that runs in the process, with its version",
-    ["service", "version"],
+    # Not "service": on Kubernetes that label is the scrape target's own.
+    ["component", "version"],
 )
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -136,6 +137,20 @@ class PrometheusServer:
                 start_new_session=True,
             )
         wait_for_port(self._process, self.port, log=log)
+        self._wait_until_ready(log)
+
+    def _wait_until_ready(self, log: Path, *, timeout_s: float = 90.0) -> None:
+        """It listens before it has opened its storage, and answers 503 until then."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/-/ready", timeout=10):
+                    return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    tail = log.read_text(errors="replace")[-2000:]
+                    raise ServiceError(f"Prometheus isn't ready ({error}):\n{tail}") from None
+            time.sleep(0.05)
 
     def close(self) -> None:
         """End it and remove its folder."""
