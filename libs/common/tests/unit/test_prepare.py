@@ -3,7 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from vegamite_common.testing.services.__main__ import install, main, missing_packages
+from vegamite_common.testing.services.__main__ import (
+    fetch_prometheus,
+    install,
+    main,
+    missing_packages,
+)
 from vegamite_common.testing.services.chromium import find_chromium
 from vegamite_common.testing.services.kafka_jars import kafka_jars
 from vegamite_common.testing.services.kubernetes_tools import (
@@ -11,6 +16,7 @@ from vegamite_common.testing.services.kubernetes_tools import (
     find_kubernetes_tools,
 )
 from vegamite_common.testing.services.process import ServiceError
+from vegamite_common.testing.services.prometheus import prometheus_programs
 
 
 @pytest.fixture
@@ -118,6 +124,26 @@ def test_kubernetes_tools_of_another_digest_are_refused(
     with pytest.raises(ServiceError, match="the wheel's sha256 is|on Linux x86_64 only"):
         find_kubernetes_tools()
     assert list((tmp_path / "cache").glob("kubernetes-tools/*")) == []
+
+
+def test_prometheus_is_fetched_after_the_lists_are_read_where_they_do_not_know_it(
+    programs: Path, tmp_path: Path
+) -> None:
+    lists = tmp_path / "lists"
+    add_program(
+        programs,
+        "apt-get",
+        f'if [ "$1" = update ]; then : > {lists}; exit; fi\n'
+        f'[ -e {lists} ] || {{ echo "unable to locate package" >&2; exit 100; }}\n'
+        ": > prometheus.deb",
+    )
+    add_program(programs, "dpkg-deb", "/bin/mkdir -p tree/usr/bin")
+    add_program(programs, "sudo", 'shift; exec "$@"')
+    add_program(programs, "true")
+    with pytest.raises(ServiceError, match="unable to locate package"):
+        prometheus_programs()
+    fetch_prometheus()
+    assert prometheus_programs().prometheus == tmp_path / "cache/prometheus/usr/bin/prometheus"
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

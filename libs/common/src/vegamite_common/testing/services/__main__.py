@@ -14,6 +14,7 @@ from vegamite_common.testing.services.kafka_jars import kafka_jars
 from vegamite_common.testing.services.kubernetes_tools import find_kubernetes_tools
 from vegamite_common.testing.services.postgres import find_tls_bin_dir
 from vegamite_common.testing.services.process import ServiceError
+from vegamite_common.testing.services.prometheus import prometheus_programs
 
 
 def missing_packages() -> list[str]:
@@ -56,6 +57,18 @@ def install(packages: list[str]) -> None:
             )
 
 
+def fetch_prometheus() -> None:
+    """Have Prometheus' programs; where their package can't be fetched, the lists of packages are read anew first."""
+    try:
+        prometheus_programs()
+    except ServiceError:
+        prefix = _privilege() if shutil.which("apt-get") else None
+        if prefix is None:
+            raise
+        subprocess.run([*prefix, "apt-get", "update", "-q"], check=False, stdout=sys.stderr)
+        prometheus_programs()
+
+
 def _privilege() -> list[str] | None:
     if os.geteuid() == 0:
         return []
@@ -76,6 +89,7 @@ def prepare() -> None:
             raise ServiceError(f"still missing after the installation: {', '.join(still)}")
     kafka_jars()
     find_kubernetes_tools()
+    fetch_prometheus()
 
 
 def main(arguments: list[str]) -> int:
