@@ -66,7 +66,7 @@ async def in_use(client: Any, watch: Callable[..., Any]) -> AsyncIterator[None]:
         while True:
             await client.get("/v1/markets")
             await client.get("/v1/candles", market=MARKET, timeframe="1m", limit=5)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.2)  # how often such a client asks
 
     subscriptions = [
         {"channel": "trades", "markets": [MARKET]},
