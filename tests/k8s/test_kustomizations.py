@@ -28,6 +28,7 @@ OPERATORS = {
     "postgresql.cnpg.io/v1",
     "barmancloud.cnpg.io/v1",
     "monitoring.coreos.com/v1",
+    "argoproj.io/v1alpha1",
 }
 
 
@@ -146,3 +147,14 @@ def test_influxdb_reads_its_secrets_from_files_of_a_secret(influxdb: Pod) -> Non
     read = {each["value"] for each in container["env"] if each["name"].endswith("_FILE")}
 
     assert read == {f"{mount['mountPath']}/{item['path']}" for item in secret["items"]}
+
+
+def test_argo_cd_is_told_of_folders_and_files_that_are_there(build: Build) -> None:
+    applications = [each for each in build("gitops/argocd") if each["kind"] == "Application"]
+    told = []
+    for source in (each["spec"]["source"] for each in applications):
+        told.append(source["path"])
+        told += [name.removeprefix("/") for name in source.get("helm", {}).get("valueFiles", [])]
+
+    assert {"k8s/overlays/staging", "helm/vegamite"} < set(told)
+    assert [name for name in told if not (K8S.parent / name).exists()] == []
