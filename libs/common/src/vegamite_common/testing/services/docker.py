@@ -1,12 +1,18 @@
 """Servers as containers, where a Docker daemon answers and has, or can pull, their images."""
 
 import contextlib
+import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from vegamite_common.testing.services.process import free_ports
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
 POSTGRES_IMAGE = "postgres:17-bookworm"
+
+# Docker's own client takes an address with a port, None for a free one; testcontainers' types and methods don't say so.
+_LOOPBACK = "127.0.0.1"
+_LOOPBACK_ANY: Any = (_LOOPBACK, None)
 
 
 def image_available(image: str) -> bool:
@@ -33,13 +39,25 @@ def image_available(image: str) -> bool:
     return True
 
 
+def _reap_where_possible() -> None:
+    """Do without the container that removes what a killed run leaves, where its image can't be had."""
+    from testcontainers.core.config import testcontainers_config as config
+
+    if not config.ryuk_disabled and not image_available(config.ryuk_image):
+        config.ryuk_disabled = True
+
+
 @contextlib.contextmanager
 def run_postgres() -> Iterator[str]:
-    """Run a PostgreSQL container; gives its superuser's URL."""
-    from testcontainers.postgres import PostgresContainer
+    """Run a PostgreSQL container, published on loopback; gives its superuser's URL."""
+    from testcontainers.community.postgres import PostgresContainer
 
-    with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
-        yield container.get_connection_url()
+    _reap_where_possible()
+    container = PostgresContainer(POSTGRES_IMAGE, password=secrets.token_hex(16), driver=None)
+    container.ports[f"{container.port}"] = _LOOPBACK_ANY
+    with container:
+        port = container.get_exposed_port(container.port)
+        yield f"postgresql://{container.username}:{container.password}@{_LOOPBACK}:{port}/{container.dbname}"
 
 
 @contextlib.contextmanager
@@ -48,7 +66,9 @@ def run_kafka() -> Iterator[str]:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
+    _reap_where_possible()
     (port,) = free_ports(1)
+    published: Any = (_LOOPBACK, port)
     environment = {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -64,8 +84,7 @@ def run_kafka() -> Iterator[str]:
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     }
     container = DockerContainer(KAFKA_IMAGE)
-    # Docker's own client takes an address with the port; testcontainers' types don't say so.
-    container.with_bind_ports(9092, ("127.0.0.1", port))  # type: ignore[arg-type]
+    container.ports["9092"] = published
     for name, value in environment.items():
         container = container.with_env(name, value)
     container = container.waiting_for(LogMessageWaitStrategy("Kafka Server started"))
