@@ -274,7 +274,7 @@ async def test_the_database_takes_the_generated_password_alone(stack: Stack) -> 
 
     connection = await asyncpg.connect(url(stack.secret("postgres/password")))
     try:
-        assert await connection.fetchval("SELECT count(*) FROM markets") == 1
+        assert await connection.fetchval("SELECT count(*) FROM tracked_market") == 1
     finally:
         await connection.close()
 
