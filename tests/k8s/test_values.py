@@ -345,6 +345,14 @@ def test_the_umbrella_s_values_are_those_of_the_three_charts() -> None:
     assert read("vegamite") == {name: read(name) for name in SERVICES}
 
 
+def test_production_s_dashboards_come_without_a_service(tools: KubernetesTools) -> None:
+    file = K8S / "overlays/prod/values/dashboards.yaml"
+    manifests = Helm(tools.helm4).template(ROOT / "helm/vegamite", files=[file]).manifests
+
+    assert manifests
+    assert {each["kind"] for each in manifests} == {"ConfigMap"}
+
+
 def test_no_value_file_holds_a_secret() -> None:
     """A password would be a text under a key called so, or a long text of letters and digits."""
     for path in sorted(K8S.rglob("values*/**/*.yaml")) + sorted(K8S.rglob("values.yaml")):
