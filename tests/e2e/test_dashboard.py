@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vegamite_common.testing.dashboard import Dashboard, Target, metric_names
+from vegamite_common.testing.dashboard import Dashboard, Target, Variable, metric_names
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.service_process import ServiceProcess
 from vegamite_common.testing.services.prometheus import PrometheusServer, check_metrics
@@ -98,18 +98,12 @@ async def test_every_panel_shows_what_the_running_system_does(
         "api": [system.api],
     }
     async with scraping(services) as prometheus, in_use(client, watch):
-        chosen: dict[str, list[str]] = {}
-        for variable in dashboard.variables:
-            match = dashboard.substitute(variable.match)
-
-            def values(label: str = variable.label, match: str = match) -> list[str]:
-                return prometheus.label_values(label, match)
-
+        chosen = {
+            variable.name: await values_of(prometheus, dashboard, variable)
+            for variable in dashboard.variables
             # Where nothing is on Kubernetes there are no namespaces, and All still finds everything.
-            if variable.name != "namespace":
-                chosen[variable.name] = await eventually(
-                    lambda values=values: asyncio.to_thread(values), timeout_s=60, interval_s=0.2
-                )
+            if variable.name != "namespace"
+        }
         assert chosen["exchange"] == ["binance"]
         assert len(chosen["instance"]) == 3
 
@@ -120,6 +114,21 @@ async def test_every_panel_shows_what_the_running_system_does(
             )
         await assert_truth(prometheus, dashboard, client)
         assert_names(services, dashboard)
+
+
+async def values_of(
+    prometheus: PrometheusServer, dashboard: Dashboard, variable: Variable
+) -> list[str]:
+    """What there is to choose from, once there is something."""
+    match = dashboard.substitute(variable.match)
+    found: list[str] = []
+
+    def probe() -> None:
+        found[:] = prometheus.label_values(variable.label, match)
+        assert found, f"{variable.name}: {match} has no {variable.label}"
+
+    await eventually(lambda: asyncio.to_thread(probe), timeout_s=60, interval_s=0.2)
+    return found
 
 
 async def assert_shows(prometheus: PrometheusServer, expression: str, target: Target) -> None:

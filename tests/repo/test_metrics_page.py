@@ -35,7 +35,7 @@ def exported(module: str) -> list[Exported]:
     return [
         Exported(
             metric._name + ("_total" if metric._type == "counter" else ""),
-            metric._type,
+            str(metric._type),
             tuple(metric._labelnames),
         )
         for metric in metrics

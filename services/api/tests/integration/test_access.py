@@ -310,6 +310,4 @@ async def test_probes_and_metrics_are_served_where_there_is_no_other_place(world
     text = (await world.http.get("/metrics")).text
     assert 'vegamite_api_requests_total{method="GET",route="/v1/exchanges",status="200"}' in text
     # A failure is seen as a rise, since its counter was there before.
-    assert (
-        'vegamite_api_requests_total{method="GET",route="/v1/candles",status="500"} 0.0' in text
-    )
+    assert 'vegamite_api_requests_total{method="GET",route="/v1/candles",status="500"} 0.0' in text

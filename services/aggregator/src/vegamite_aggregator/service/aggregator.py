@@ -33,7 +33,7 @@ POLL_SECONDS = 0.5
 """How long a poll waits for records; well below the age at which a look at the log's end is too old."""
 
 LAG_COMMIT_SECONDS = 5.0
-MEASURE_SECONDS = 1.0
+MEASURE_SECONDS = 2.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
 UNASSIGNED_SECONDS = 10.0
