@@ -234,12 +234,55 @@ def network_policy(service: str) -> Schema:
     return closed("Who may speak with the service, and with whom it may", **properties)
 
 
+def security() -> dict[str, Schema]:
+    """What the pods may be; nothing that the `restricted` Pod Security level would refuse."""
+    user = whole("A user or group; not root", 1)
+    only = {"type": "boolean"}
+    return {
+        "podSecurityContext": closed(
+            "Of the pods, as Kubernetes has it",
+            runAsNonRoot={**only, "description": "They never run as root", "const": True},
+            runAsUser=user,
+            runAsGroup=user,
+            fsGroup=user,
+            fsGroupChangePolicy=choice("When a volume's owner is set", "OnRootMismatch", "Always"),
+            supplementalGroups=array("More groups", user),
+            seccompProfile=closed(
+                "Which system calls they may make",
+                type=choice(
+                    "The runtime's own list, or one on the node", "RuntimeDefault", "Localhost"
+                ),
+                localhostProfile=text("The list on the node"),
+            ),
+            seLinuxOptions=table("As Kubernetes has it"),
+            appArmorProfile=table("As Kubernetes has it"),
+        ),
+        "securityContext": closed(
+            "Of the containers, as Kubernetes has it",
+            allowPrivilegeEscalation={
+                **only,
+                "description": "They never gain rights",
+                "const": False,
+            },
+            readOnlyRootFilesystem={
+                **only,
+                "description": "They write to /tmp alone",
+                "const": True,
+            },
+            capabilities=closed(
+                "They have none",
+                drop={"description": "All of them", "type": "array", "const": ["ALL"]},
+            ),
+        ),
+    }
+
+
 def strategy() -> Schema:
     """How a rollout goes."""
     count = {"type": ["integer", "string"]}
     return closed(
         "How a rollout goes, as Deployment has it",
-        type=choice("How", "RollingUpdate", "Recreate"),
+        type=choice("How: one pod after the other", "RollingUpdate"),
         rollingUpdate=closed("Numbers of RollingUpdate", maxSurge=count, maxUnavailable=count),
     )
 
@@ -300,8 +343,7 @@ def service_properties(service: str) -> dict[str, Schema]:
             name=text("Its name; the chart's where empty", NAME),
             annotations=strings("Its annotations"),
         ),
-        "podSecurityContext": table("Of the pods, as Kubernetes has it"),
-        "securityContext": table("Of the containers, as Kubernetes has it"),
+        **security(),
         "autoscaling": autoscaling(keda=service == "aggregator"),
         "pdb": closed(
             "A budget for evictions, where more than one pod runs",
@@ -436,6 +478,9 @@ def umbrella() -> Schema:
         ),
         quickstart=closed(
             "What global.quickstart brings along",
+            networkPolicy=closed(
+                "Who may reach the two servers", enabled=flag("Whether only this release's pods may")
+            ),
             kafka=server("apache/kafka", heap=text("Java's heap", r"^[0-9]+[kmg]$")),
             postgres=server("postgres"),
             demo=closed(
