@@ -136,10 +136,13 @@ def hosts_of_requests_are_allowed(release: Release) -> Iterator[str]:
             names |= {rule["host"] for rule in spec.get("rules") or [] if rule.get("host")}
             names |= set(spec.get("hostnames") or [])
         for service in release.of("Service"):
-            if program.pod.title in [pod.title for pod in _behind(release, service)]:
+            targets = {port.get("targetPort") for port in service["spec"]["ports"]}
+            behind = [pod.title for pod in _behind(release, service)]
+            if program.pod.title in behind and targets & {"http", 8000}:
                 name = service["metadata"]["name"]
                 names |= {name, f"{name}.market-data", f"{name}.market-data.svc"}
-                names.add(f"{name}.market-data.svc.cluster.local")
+                if not any(each.startswith(f"{name}.market-data.svc.") for each in allowed):
+                    yield f"{program.title} refuses calls by {name}'s whole name"
         if names - allowed:
             yield f"{program.title} refuses calls to {sorted(names - allowed)}"
 
@@ -151,7 +154,7 @@ def what_a_pod_needs_is_made_before_it(release: Release) -> Iterator[str]:
                 yield f"{pod.title} needs ConfigMap {name}, which isn't there when it starts"
         account = pod.spec.get("serviceAccountName", "default")
         made = release.find("ServiceAccount", account)
-        if account != "default" and made is None:
+        if made is None and account.startswith("candles"):
             yield f"{pod.title} runs as ServiceAccount {account}, which isn't there"
         if made is not None and is_hook(pod.owner) and not _is_test(pod) and not is_hook(made):
             yield f"{pod.title} runs as ServiceAccount {account}, which comes after it"
@@ -298,9 +301,13 @@ BREAKAGES: list[tuple[Law, str, Breakage]] = [
     (
         hosts_of_requests_are_allowed,
         "api",
-        _first("Service", lambda it: it["metadata"].update(name="renamed")),
+        lambda release: [
+            each["metadata"].update(name=f"renamed-{at}")
+            for at, each in enumerate(release.of("Service"))
+        ],
     ),
     (what_a_pod_needs_is_made_before_it, "collector", _remove("ConfigMap")),
+    (what_a_pod_needs_is_made_before_it, "collector", _remove("ServiceAccount")),
     (
         what_a_pod_needs_is_made_before_it,
         "aggregator",

@@ -186,14 +186,23 @@ def _wrong_trigger(
         return
     metadata = trigger["metadata"]
     group = configuration.get(program.service, {}).get("group", f"vegamite-{program.service}")
-    expected = {
-        "bootstrapServers": configuration["kafka"]["bootstrap_servers"],
-        "consumerGroup": group,
-        "topic": "market.trades.v1",
-    }
+    servers = configuration["kafka"]["bootstrap_servers"]
+    if metadata["bootstrapServers"] not in {servers, _whole_names(servers)}:
+        yield f"{program.title}: the scaler asks {metadata['bootstrapServers']}, not {servers}"
+    expected = {"consumerGroup": group, "topic": "market.trades.v1"}
     for key, value in expected.items():
         if metadata.get(key) != value:
             yield f"{program.title}: the scaler's {key} is {metadata.get(key)!r}, not {value!r}"
+
+
+def _whole_names(servers: str) -> str:
+    """The same addresses, with names that lead there from any namespace: the scaler runs in another."""
+    whole = []
+    for server in servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        suffix = "" if "." in host else ".market-data.svc.cluster.local"
+        whole.append(f"{host}{suffix}:{port}")
+    return ",".join(whole)
 
 
 def disruptions_are_budgeted_where_they_can_be(release: Release) -> Iterator[str]:
@@ -363,6 +372,14 @@ BREAKAGES: list[tuple[Law, str, Callable[[Release], Any]]] = [
         _first(
             "ScaledObject",
             lambda spec: spec["triggers"][0]["metadata"].update(consumerGroup="others"),
+        ),
+    ),
+    (
+        each_is_scaled_by_what_tells_of_its_load,
+        "ScaledObject",
+        _first(
+            "ScaledObject",
+            lambda spec: spec["triggers"][0]["metadata"].update(bootstrapServers="kafka:1"),
         ),
     ),
     (

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from vegamite_common.testing.charts.helm import Helm
+from vegamite_common.testing.charts.helm import Helm, HelmError
 from vegamite_common.testing.charts.manifest import Manifest, title
 from vegamite_common.testing.charts.release import Release
 from vegamite_common.testing.charts.scenario import Renders, Scenario
 
 HELMS = ["helm3", "helm4"]
-OTHERS_APIS = {"monitoring.coreos.com", "keda.sh", "gateway.networking.k8s.io"}
-# What the chart's objects are named after in the tests; a release's name may be this long.
-LONG_NAME = "a-release-with-a-name-as-long-as-helm-takes-it-53chars"[:53]
+MONITORING = "monitoring.coreos.com/"
+# Helm takes no longer one.
+LONG_NAME = "a-release-with-a-name-as-long-as-helm-takes-which-is5"
 
 
 @pytest.mark.parametrize("name", HELMS)
@@ -64,12 +64,6 @@ def test_both_helms_render_the_same(renders: Renders, scenario: Scenario) -> Non
     assert _lines(older.text) == _lines(newer.text)
 
 
-def test_rendering_again_gives_the_same(helm: Helm, renders: Renders, scenario: Scenario) -> None:
-    again = helm.template(scenario.folder, files=scenario.files)
-
-    assert _comparable(again.manifests) == _comparable(renders.get(scenario).manifests)
-
-
 def _nulls(value: Any, path: str = "") -> list[str]:
     if value is None:
         return [path]
@@ -89,12 +83,16 @@ def test_nothing_is_left_empty_by_mistake(release: Release) -> None:
     ] == []
 
 
-def test_kinds_of_others_need_a_cluster_that_has_them(renders: Renders, scenario: Scenario) -> None:
-    groups = {
-        each["apiVersion"].partition("/")[0] for each in renders.get(scenario, apis=()).manifests
-    }
+def test_monitors_are_left_out_where_nothing_knows_them(
+    renders: Renders, scenario: Scenario
+) -> None:
+    made = renders.get(scenario)
+    monitors = [each for each in made.manifests if each["apiVersion"].startswith(MONITORING)]
+    without = renders.get(scenario, apis=()).manifests if monitors else made.manifests
 
-    assert groups & OTHERS_APIS == set()
+    assert _comparable(without) == _comparable(
+        tuple(each for each in made.manifests if each not in monitors)
+    )
 
 
 def test_the_scenarios_use_every_kind_of_others(releases: dict[str, Release]) -> None:
@@ -117,23 +115,42 @@ def test_the_scenarios_use_every_kind_of_others(releases: dict[str, Release]) ->
 
 @pytest.mark.parametrize("kubernetes", ["1.30.0", "1.37.0"])
 def test_old_and_new_clusters_get_the_same(
-    renders: Renders, scenario: Scenario, kubernetes: str
+    helm: Helm, renders: Renders, chart: Path, kubernetes: str
 ) -> None:
-    made = renders.get(scenario, kubernetes=kubernetes)
+    made = helm.template(chart, kubernetes=kubernetes)
 
-    assert _comparable(made.manifests) == _comparable(renders.get(scenario).manifests)
+    assert _comparable(made.manifests) == _comparable(
+        renders.get(Scenario(chart, "default")).manifests
+    )
 
 
-def test_a_long_release_name_makes_no_name_too_long(helm: Helm, scenario: Scenario) -> None:
+def test_a_cluster_older_than_promised_is_refused(helm: Helm, chart: Path) -> None:
+    with pytest.raises(HelmError, match=r"kubeVersion.*1\.29"):
+        helm.template(chart, kubernetes="1.29.0")
+
+
+def test_no_template_asks_for_the_version_of_the_cluster(repository: Path) -> None:
+    """Every scenario's manifests are then good for all versions; one that asks must be rendered for each of them."""
+    templates = [*repository.glob("helm/*/templates/**/*"), *repository.glob("helm/*/files/**/*")]
+    assert templates
+    asking = [path for path in templates if path.is_file() and "KubeVersion" in path.read_text()]
+
+    assert asking == []
+
+
+def test_a_release_with_a_long_name_is_one_of_its_own(
+    helm: Helm, renders: Renders, scenario: Scenario
+) -> None:
     made = helm.template(scenario.folder, files=scenario.files, release=LONG_NAME)
     # A pod of a StatefulSet gets the set's name and a hash of 10 in a label.
     limits = {"StatefulSet": 52, "CronJob": 52}
-    names = {(each["kind"], each["metadata"]["name"]) for each in made.manifests}
-    names |= {
+    objects = {(each["kind"], each["metadata"]["name"]) for each in made.manifests}
+    labels = {
         ("label", str(value))
         for each in made.manifests
         for value in (each["metadata"].get("labels") or {}).values()
     }
+    names = objects | labels
 
     assert [each for each in names if len(each[1]) > limits.get(each[0], 63)] == []
     assert [
@@ -141,17 +158,10 @@ def test_a_long_release_name_makes_no_name_too_long(helm: Helm, scenario: Scenar
         for each in names
         if not re.fullmatch(r"[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?", each[1])
     ] == []
-
-
-def test_two_releases_share_no_object(helm: Helm, renders: Renders, scenario: Scenario) -> None:
-    one = _comparable(renders.get(scenario).manifests)
-    other = _comparable(
-        helm.template(scenario.folder, files=scenario.files, release="second").manifests
-    )
-
     # What the values themselves name is shared because they say so.
     texts = "".join(path.read_text() for path in scenario.files)
-    assert [each for each in one.keys() & other.keys() if each[1] not in texts] == []
+    shared = objects & _comparable(renders.get(scenario).manifests).keys()
+    assert [each for each in shared if each[1] not in texts] == []
 
 
 @pytest.fixture(scope="session", params=HELMS)
@@ -186,10 +196,17 @@ def test_a_package_has_everything_and_no_more(packages: dict[str, Path], version
 
 
 def test_a_package_renders_alone(
-    packages: dict[str, Path], helm: Helm, renders: Renders, scenario: Scenario, tmp_path: Path
+    packages: dict[str, Path], helms: dict[str, Helm], chart: Path, tmp_path: Path, renders: Renders
 ) -> None:
     package = tmp_path / "chart.tgz"
-    package.write_bytes(packages[scenario.chart].read_bytes())
-    made = helm.template(package, files=scenario.files)
+    package.write_bytes(packages[chart.name].read_bytes())
+    for scenario in {Scenario(chart, "default"), _richest(chart)}:
+        made = helms["helm3"].template(package, files=scenario.files)
 
-    assert _comparable(made.manifests) == _comparable(renders.get(scenario).manifests)
+        assert _comparable(made.manifests) == _comparable(renders.get(scenario).manifests)
+
+
+def _richest(chart: Path) -> Scenario:
+    """The scenario with the longest values."""
+    path = max((chart / "ci").glob("*-values.yaml"), key=lambda each: each.stat().st_size)
+    return Scenario(chart, path.name.removesuffix("-values.yaml"))

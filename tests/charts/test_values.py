@@ -20,6 +20,7 @@ from vegamite_common.testing.charts.values import (
 )
 
 Values = dict[str, Any]
+Leaf = tuple[str, tuple[str, ...], Any]
 
 ON = {"enabled": True}
 KAFKA_TLS = {
@@ -35,10 +36,33 @@ KAFKA_SASL = {
     "securityProtocol": "SASL_SSL",
     "sasl": {"username": "candles", "existingSecret": "kafka", "mechanism": "SCRAM-SHA-512"},
 }
+REPLICATED = {"replicationFactor": 3, "minInsyncReplicas": 1}
 HOST = {"host": "candles.example.org", "path": "/"}
 
 # What has to be so for a value to matter: the first pattern that fits its path.
 CIRCUMSTANCES: list[tuple[str, Values]] = [
+    (
+        r"kafka\.topics\.partitions",
+        {"replicas": 1, "autoscaling": {"type": "hpa", "minReplicas": 1, "maxReplicas": 50}},
+    ),
+    (
+        r"exchangeSecrets\.",
+        {
+            "exchangeSecrets": {
+                "kraken": {
+                    "existingSecret": "kraken",
+                    "apiKeyKey": "a",
+                    "apiSecretKey": "b",
+                    "apiPasswordKey": "c",
+                }
+            }
+        },
+    ),
+    (r"global\.kafka\.sasl", {"global": {"kafka": KAFKA_SASL}}),
+    (r"global\.kafka\.tls", {"global": {"kafka": {"securityProtocol": "SSL"}}}),
+    (r"global\.kafka\.topics\.minInsync", {"global": {"kafka": {"topics": REPLICATED}}}),
+    (r"quickstart\.", {"global": {"quickstart": True}}),
+    (r"dashboards\.", {"dashboards": ON}),
     (r"autoscaling\.keda\.", {"autoscaling": {"type": "keda"}}),
     (r"autoscaling\.", {"autoscaling": {"type": "hpa"}}),
     (r"serviceMonitor\.", {"serviceMonitor": ON}),
@@ -53,7 +77,7 @@ CIRCUMSTANCES: list[tuple[str, Values]] = [
     (r"pdb\.", {"replicas": 2}),
     (r"kafka\.sasl\.", {"kafka": KAFKA_SASL}),
     (r"kafka\.tls\.", {"kafka": KAFKA_TLS}),
-    (r"kafka\.topics\.minInsync", {"kafka": {"topics": {"replicationFactor": 3}}}),
+    (r"kafka\.topics\.minInsync", {"kafka": {"topics": REPLICATED}}),
     (r"postgres\.passwordKey", {"postgres": {"existingSecret": "database"}}),
     (r"postgres\.urlKey", {"postgres": {"urlSecret": "database"}}),
     (
@@ -69,6 +93,7 @@ CIRCUMSTANCES: list[tuple[str, Values]] = [
 PEERS = [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
 # Another value that is allowed there: the first pattern that fits the path.
 OTHERS: list[tuple[str, Any]] = [
+    (r"bootstrapServers$", "kafka.example.org:9093"),
     (r"securityProtocol$", "SSL"),
     (r"sasl\.mechanism$", "PLAIN"),
     (r"sslMode$", "require"),
@@ -81,7 +106,9 @@ OTHERS: list[tuple[str, Any]] = [
     (r"fsGroupChangePolicy$", "Always"),
     (r"terminationGracePeriodSeconds$", 77),
     (r"cpu$", "77m"),
-    (r"(memory|tmpSize|[sS]ize)$", "777Mi"),
+    (r"(memory|tmpSize|[sS]ize|storage)$", "777Mi"),
+    (r"heap$", "77m"),
+    (r"seccompProfile\.type$", "Localhost"),
     (r"(interval|scrapeTimeout|timeouts\.\w+)$", "7s"),
     (r"lagThreshold$", "7777"),
     (r"kafkaVersion$", "3.0.0"),
@@ -121,14 +148,14 @@ OTHERS: list[tuple[str, Any]] = [
     (r"exchangeSecrets$", {"kraken": {"existingSecret": "kraken"}}),
 ]
 
-# Values that can be only what they are, because the schema keeps pods secure or rollouts whole.
-FIXED: set[str] = {
-    "podSecurityContext.runAsNonRoot",
-    "podSecurityContext.seccompProfile.type",
-    "securityContext.allowPrivilegeEscalation",
-    "securityContext.readOnlyRootFilesystem",
-    "securityContext.capabilities.drop",
-    "strategy.type",
+
+# What the schema leaves no choice of: pods stay as secure as they are, and rollouts whole.
+FIXED: dict[str, Any] = {
+    "strategy.type": "Recreate",
+    "podSecurityContext.runAsNonRoot": False,
+    "securityContext.allowPrivilegeEscalation": True,
+    "securityContext.readOnlyRootFilesystem": False,
+    "securityContext.capabilities.drop": ["NET_RAW"],
 }
 
 
@@ -156,6 +183,19 @@ def _candidates(path: str, value: Any, *, is_example: bool) -> Iterator[Any]:
     yield _other(path, value)
 
 
+def _marked(path: str, value: Any, number: int) -> tuple[str, Any] | None:
+    """A mark that stands nowhere else, and a value with it; None where the value leaves no room for one."""
+    figures = str(7100 + number)
+    for pattern, mark in ((r"cpu$", f"{figures}m"), (r"(memory|[sS]ize|storage)$", f"{figures}Mi")):
+        if re.search(pattern, path):
+            return mark, mark
+    if any(re.search(pattern, path) for pattern, _ in OTHERS) or isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return figures, int(figures)
+    return (f"mark{figures}", f"mark{figures}") if isinstance(value, str) else None
+
+
 class _Walk:
     """Changes one value after the other and sees whether the manifests change."""
 
@@ -171,13 +211,39 @@ class _Walk:
     def without_effect(self) -> list[str]:
         """The paths of documented values that change nothing, or that can't be changed."""
         paths = [(".".join(path), path, value) for path, value in leaves(self._documented)]
-        checked = [each for each in paths if each[0] not in FIXED]
-        effects = self._pool.map(lambda each: self._has_effect(*each), checked)
+        paths = [each for each in paths if each[0] not in FIXED]
+        seen = self._seen_together(paths)
+        left = [each for each in paths if each[0] not in seen]
+        effects = self._pool.map(lambda each: self._has_effect(*each), left)
         return [
             f"{name}: {said}"
-            for (name, _, _), said in zip(checked, effects, strict=True)
+            for (name, _, _), said in zip(left, effects, strict=True)
             if said is not None
         ]
+
+    def _seen_together(self, leaves_: list[Leaf]) -> set[str]:
+        """The values that show up in the manifests when many are changed at once, each to one that is nowhere else."""
+        marks: dict[str, list[tuple[Leaf, str, Any]]] = {}
+        for number, leaf in enumerate(leaves_):
+            marked = _marked(leaf[0], leaf[2], number)
+            if marked is not None and value_at(_circumstances(leaf[0]), leaf[1]) is None:
+                around = repr(_circumstances(leaf[0]))
+                marks.setdefault(around, []).append((leaf, *marked))
+        return set().union(*self._pool.map(self._shown, marks.values()))
+
+    def _shown(self, marks: list[tuple[Leaf, str, Any]]) -> set[str]:
+        """The names of those that show up; where all together are refused, those of either half."""
+        values = _circumstances(marks[0][0][0])
+        for (_, path, _), _, value in marks:
+            values = merged(values, nested(path, value))
+        try:
+            text = self._rendered(values)
+        except HelmError:
+            if len(marks) < 4:
+                return set()
+            half = len(marks) // 2
+            return self._shown(marks[:half]) | self._shown(marks[half:])
+        return {leaf[0] for leaf, mark, _ in marks if re.search(rf"\b{mark}\b", text)}
 
     def _has_effect(self, name: str, path: tuple[str, ...], value: Any) -> str | None:
         """None where a change has an effect, else what was seen instead."""
@@ -185,11 +251,13 @@ class _Walk:
         is_example = value_at(self._defaults, path) is None
         said = "changes nothing"
         for candidate in _candidates(name, value, is_example=is_example):
-            if value_at(merged(self._defaults, around), path) == candidate:
-                continue
+            start = around
+            if value_at(around, path) == candidate:
+                # The circumstances are the change itself.
+                start = merged(around, nested(path, value_at(self._defaults, path)))
             try:
-                before = self._before.get(str(around)) or self._rendered(around)
-                self._before[str(around)] = before
+                before = self._before.get(str(start)) or self._rendered(start)
+                self._before[str(start)] = before
                 after = self._rendered(merged(around, nested(path, candidate)))
             except HelmError as error:
                 said = f"{candidate!r} is refused: {str(error)[-300:]}"
@@ -208,7 +276,9 @@ class _Walk:
 def test_every_documented_value_has_an_effect(
     helm: Helm, chart: Path, pool: ThreadPoolExecutor
 ) -> None:
-    assert _Walk(helm, chart, pool).without_effect() == []
+    without_effect = _Walk(helm, chart, pool).without_effect()
+
+    assert not without_effect, "\n".join(without_effect)
 
 
 def test_a_value_that_no_template_uses_is_found(
@@ -228,16 +298,15 @@ def test_a_value_that_no_template_uses_is_found(
     ]
 
 
-def test_fixed_values_are_refused_with_their_name(helm: Helm, repository: Path) -> None:
-    chart = repository / "helm" / "api"
-    defaults = yaml.safe_load((chart / "values.yaml").read_text())
-    for name in sorted(FIXED):
-        path = tuple(name.split("."))
-        value = value_at(defaults, path)
-        other: Any = not value if isinstance(value, bool) else "Other"
-        with pytest.raises(HelmError) as refused:
-            helm.template(chart, values=nested(path, [other] if name.endswith("drop") else other))
-        assert path[-1] in str(refused.value)
+@pytest.mark.parametrize("name", ["collector", "aggregator", "api"])
+@pytest.mark.parametrize("path", FIXED)
+def test_a_fixed_value_is_refused_by_its_name(
+    helm: Helm, repository: Path, name: str, path: str
+) -> None:
+    with pytest.raises(HelmError, match=f"/{path.replace('.', '/')}'"):
+        helm.template(
+            repository / "helm" / name, values=nested(tuple(path.split(".")), FIXED[path])
+        )
 
 
 def test_every_scenario_differs_from_the_defaults(renders: Renders, scenario: Scenario) -> None:

@@ -15,7 +15,7 @@ class ManifestError(ValueError):
     """A text that is no manifest: not YAML, a key given twice, or an object without kind or name."""
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML as Kubernetes takes it in strict mode: no key twice in a mapping, no anchors that merge."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
@@ -25,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
             if key in seen:
                 raise ManifestError(f"key {key!r} is given twice{key_node.start_mark}")
             seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+        return dict(super().construct_mapping(node, deep=deep))
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
