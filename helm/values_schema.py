@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from schema_connections import kafka, login, postgres
 from schema_words import (
     DURATION,
     NAME,
-    PORTED,
     QUANTITY,
     Schema,
     array,
@@ -44,81 +44,6 @@ def image(repository: str) -> Schema:
         digest=text("sha256:…, which wins over the tag", r"^sha256:[0-9a-f]{64}$"),
         pullPolicy=choice("When it is pulled", "Always", "IfNotPresent", "Never"),
     )
-
-
-def kafka() -> Schema:
-    """How the Kafka cluster is reached."""
-    return closed(
-        "The Kafka cluster; no key here has a value unless it is given one, so that the chart's own wins over global's",
-        bootstrapServers=text(
-            "Brokers to begin with: host:port, separated by commas (kafka:9092 where not set)",
-            rf"^{PORTED}(, ?{PORTED})*$",
-        ),
-        securityProtocol=choice(
-            "How connections are protected", "PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"
-        ),
-        sasl=closed(
-            "Who the services are to Kafka",
-            mechanism=choice("How they prove it", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
-            username=text("User"),
-            existingSecret=secret("the password"),
-            passwordKey=key("the password"),
-        ),
-        tls=closed(
-            "Certificates",
-            existingSecret=secret("the certificates of those who sign the brokers' certificates"),
-            caKey=key("those certificates"),
-            clientSecret=secret(
-                "the client's certificate and key; tls.existingSecret where not set"
-            ),
-            certKey=key("the client's certificate"),
-            keyKey=key("the client's private key"),
-            keyPasswordKey=key("the private key's password"),
-        ),
-        topics=closed(
-            "The topics, which the aggregator's migration makes or checks",
-            manage=flag("Whether the migration makes them; else it only checks"),
-            partitions=whole(
-                "Partitions of each topic: the most consumers that share the work", 1, 1000
-            ),
-            replicationFactor=whole("Copies of each partition", 1, 10),
-            minInsyncReplicas=whole("Copies that must have a record before it counts", 1, 10),
-            tradesRetentionHours=whole("Hours that trades are kept in the log", 1),
-            candlesRetentionHours=whole("Hours that candles are kept in the log", 1),
-            statusRetentionHours=whole("Hours that states and gaps are kept in the log", 1),
-        ),
-    )
-
-
-def login() -> dict[str, Schema]:
-    """Who somebody is to PostgreSQL."""
-    return {
-        "username": text("User", r"^[A-Za-z0-9_.@-]+$"),
-        "existingSecret": secret("the password"),
-        "passwordKey": key("the password"),
-        "urlSecret": secret("the whole address, password and all, in place of every other key"),
-        "urlKey": key("the address"),
-    }
-
-
-def postgres() -> Schema:
-    """How the database is reached."""
-    return closed(
-        "The PostgreSQL database; no key here has a value unless it is given one, so that the chart's own wins over global's",
-        host=text("Its name or address (postgres where not set)", r"^[A-Za-z0-9_.:-]+$"),
-        port=whole("Its port (5432 where not set)", 1, 65535),
-        database=text("The database (vegamite where not set)", r"^[A-Za-z0-9_.-]+$"),
-        sslMode=choice(
-            "Whether the connection is encrypted, and how the server's certificate is checked",
-            "disable", "allow", "prefer", "require", "verify-ca", "verify-full",
-        ),
-        tls=closed(
-            "Certificates",
-            existingSecret=secret("the certificates of those who sign the server's certificate"),
-            caKey=key("those certificates"),
-        ),
-        **login(),
-    )  # fmt: skip
 
 
 def library() -> Schema:
