@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by what builds and runs images: finds programs of Docker that can do it, on machines that have several.
 
 # The client that can build with BuildKit (one of Docker 23 or newer can't without its buildx), as $docker.
