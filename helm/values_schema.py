@@ -137,7 +137,11 @@ def network_policy(service: str) -> Schema:
             to=objects(f"Where it is: {peers}; anywhere where empty"),
             ports=array("Ports besides those of bootstrapServers", whole("A port", 1, 65535)),
         ),
-        "postgres": closed("PostgreSQL", to=objects(f"Where it is: {peers}; anywhere where empty")),
+        "postgres": closed(
+            "PostgreSQL",
+            to=objects(f"Where it is: {peers}; anywhere where empty"),
+            ports=array("Ports besides that of postgres.port", whole("A port", 1, 65535)),
+        ),
         "management": closed(
             "/metrics and the probes", **{"from": objects(f"Who may see them: {peers}")}
         ),

@@ -106,7 +106,47 @@ REFUSED: list[tuple[str, Values, list[str]]] = [
     (
         "api",
         {"config": {"postgres": {"url": "postgresql://a:b@c/d"}}},
-        ["config.postgres.url holds a password", "postgres.urlSecret"],
+        ["config.postgres.url isn't for config", "postgres.urlSecret"],
+    ),
+    (
+        "aggregator",
+        {"env": {"VEGAMITE_POSTGRES__PASSWORD": "x"}},
+        ["env.VEGAMITE_POSTGRES__PASSWORD is a secret", "extraEnv"],
+    ),
+    (
+        "collector",
+        {"extraEnv": [{"name": "VEGAMITE_EXCHANGES__KRAKEN__API_SECRET", "value": "x"}]},
+        ["VEGAMITE_EXCHANGES__KRAKEN__API_SECRET is a secret", "secretKeyRef"],
+    ),
+    # Configuration that the rest of the chart stands on.
+    ("api", {"config": {"api": {"port": 9999}}}, ["config.api.port", "service.port"]),
+    ("collector", {"config": {"collector": {"management_port": 9}}}, ["management_port", "8001"]),
+    (
+        "aggregator",
+        {"config": {"kafka": {"bootstrap_servers": "x:1"}}},
+        ["config.kafka.bootstrap_servers", "kafka.bootstrapServers"],
+    ),
+    # Switched on by half.
+    ("api", {"ingress": {"enabled": True}}, ["ingress.enabled needs ingress.hosts"]),
+    (
+        "api",
+        {"httpRoute": {"enabled": True, "hostnames": ["vegamite.example.org"]}},
+        ["httpRoute.enabled needs httpRoute.parentRefs"],
+    ),
+    (
+        "api",
+        {"tests": {"apiKey": {"existingSecret": "key"}}},
+        ["tests.apiKey.existingSecret needs tests.apiKey.key"],
+    ),
+    (
+        "vegamite",
+        {"global": QUICKSTART, "aggregator": {"enabled": False}},
+        ["global.quickstart needs aggregator.enabled"],
+    ),
+    (
+        "vegamite",
+        {"global": {**QUICKSTART, "kafka": {"topics": {"replicationFactor": 3}}}},
+        ["global.kafka.topics.replicationFactor", "one broker"],
     ),
     (
         "collector",

@@ -1,4 +1,7 @@
-{{/* The service itself: (dict root args ports). Replicas are named only where nothing else sets them. */}}
+{{/*
+The service itself: (dict root args ports). Replicas are the values' only where nothing else sets them. Where a scaler does, what runs now
+is said again: an upgrade that took a number away would have one pod run until the scaler looks (decision 0007).
+*/}}
 {{- define "vegamite-common.deployment" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
@@ -22,6 +25,10 @@ metadata:
 spec:
   {{- if eq $values.autoscaling.type "none" }}
   replicas: {{ int $values.replicas }}
+  {{- else }}
+  {{- with lookup "apps/v1" "Deployment" $root.Release.Namespace $name }}
+  replicas: {{ int .spec.replicas }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: {{ int $values.revisionHistoryLimit }}
   minReadySeconds: {{ int $values.minReadySeconds }}

@@ -44,6 +44,7 @@ by revision because a Job can't be changed, and the services wait for what it ma
 {{ include "vegamite-common.jobNetworkPolicy" $job }}
 {{- end }}
 {{- else -}}
+{{- include "vegamite-common.requireMigrationSecrets" (dict "root" . "postgres" $postgres "configMap" $name) -}}
 {{- $hook := dict "helm.sh/hook" "pre-install,pre-upgrade" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
 {{- $before := merge (dict "helm.sh/hook-weight" "-5") $hook -}}
 {{- /* The release's account isn't there before the first installation; the migration needs nothing of it. */ -}}

@@ -2,21 +2,32 @@
 Names and labels. A name leaves room for the longest suffix (-management, -migration-12345), since a name in Kubernetes has 63 characters.
 */}}
 
+{{/* A text as a name of at most so many characters, of (list text limit): no dots, and one that is too long ends in a mark of the whole. */}}
+{{- define "vegamite-common.shortened" -}}
+{{- $text := index . 0 | replace "." "-" -}}
+{{- $limit := index . 1 | int -}}
+{{- if gt (len $text) $limit -}}
+{{- printf "%s-%s" ($text | trunc (sub $limit 7 | int) | trimSuffix "-") (sha256sum $text | trunc 6) -}}
+{{- else -}}
+{{- $text -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The name of one part of a release, of (list root part): release "x" gives x-part, release "part" or "x-part" isn't doubled. */}}
 {{- define "vegamite-common.partName" -}}
 {{- $release := (index . 0).Release.Name -}}
 {{- $part := index . 1 -}}
 {{- if or (eq $release $part) (hasSuffix (print "-" $part) $release) -}}
-{{- $release | trunc 46 | trimSuffix "-" -}}
+{{- include "vegamite-common.shortened" (list $release 46) -}}
 {{- else -}}
-{{- printf "%s-%s" ($release | trunc (sub 45 (len $part) | int) | trimSuffix "-") $part -}}
+{{- printf "%s-%s" (include "vegamite-common.shortened" (list $release (sub 45 (len $part)))) $part -}}
 {{- end -}}
 {{- end -}}
 
 {{/* The name of this chart's workload. */}}
 {{- define "vegamite-common.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- include "vegamite-common.shortened" (list .Values.fullnameOverride 46) -}}
 {{- else -}}
 {{- include "vegamite-common.partName" (list . .Chart.Name) -}}
 {{- end -}}

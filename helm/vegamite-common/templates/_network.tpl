@@ -83,8 +83,10 @@ spec:
   {{- end }}
 # PostgreSQL.
 - ports:
-    - port: {{ int $postgres.port }}
+    {{- range concat (list $postgres.port) $policy.postgres.ports | uniq }}
+    - port: {{ int . }}
       protocol: TCP
+    {{- end }}
   {{- if $quickstart }}
   to:
     {{- include "vegamite-common.quickstartPeer" (list $root "postgres") | nindent 4 }}

@@ -76,22 +76,8 @@ What no schema can refuse, because it needs two values to see it. Every problem 
 {{- if and $values.serviceMonitor.enabled $values.podMonitor.enabled -}}
   {{- $problems = append $problems "serviceMonitor.enabled and podMonitor.enabled would scrape each pod twice: choose one" -}}
 {{- end -}}
-{{- range $section, $keys := dict "kafka" (list "sasl_password" "ssl_key_password") "postgres" (list "password") -}}
-  {{- range $key := $keys -}}
-    {{- if hasKey (get ($values.config | default dict) $section | default dict) $key -}}
-      {{- $problems = append $problems (printf "config.%s.%s is a secret and would be readable in a ConfigMap: put it in a Secret and name that in %s" $section $key (ternary "kafka.sasl.existingSecret or kafka.tls.keyPasswordKey" "postgres.existingSecret" (eq $section "kafka"))) -}}
-    {{- end -}}
-  {{- end -}}
-{{- end -}}
-{{- if regexMatch "://[^/@]*:[^/@]*@" (((($values.config | default dict).postgres | default dict).url | default "") | toString) -}}
-  {{- $problems = append $problems "config.postgres.url holds a password and would be readable in a ConfigMap: use postgres.urlSecret" -}}
-{{- end -}}
-{{- range $exchange, $section := ($values.config | default dict).exchanges | default dict -}}
-  {{- range $key := list "api_key" "api_secret" "api_password" -}}
-    {{- if and (kindIs "map" $section) (hasKey $section $key) -}}
-      {{- $problems = append $problems (printf "config.exchanges.%s.%s is a secret and would be readable in a ConfigMap: put it in a Secret and name that in exchangeSecrets.%s" $exchange $key $exchange) -}}
-    {{- end -}}
-  {{- end -}}
+{{- range list "exposedSecrets" "ownedKeys" "halfSet" -}}
+  {{- $problems = concat $problems (include (print "vegamite-common." .) $ | fromJsonArray) -}}
 {{- end -}}
 
 {{- if $problems -}}

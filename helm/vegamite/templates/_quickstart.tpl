@@ -25,7 +25,7 @@ spec:
     {{- include "vegamite-common.selector" (list .root .part) | nindent 4 }}
 {{- end -}}
 
-{{/* Only this release's pods reach a server, and it reaches nobody: of (dict root part). */}}
+{{/* Only this release's pods reach a server. PostgreSQL reaches nobody; Kafka itself, by its name: of (dict root part). */}}
 {{- define "vegamite.quickstartNetworkPolicy" -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -48,7 +48,39 @@ spec:
             matchLabels:
               app.kubernetes.io/instance: {{ .root.Release.Name }}
               app.kubernetes.io/part-of: vegamite
+  {{- if eq .part "kafka" }}
+  egress:
+    {{- include "vegamite-common.dnsEgress" .root.Values.collector.networkPolicy.dns | nindent 4 }}
+    # What it calls itself by.
+    - ports:
+        - port: {{ .part }}
+          protocol: TCP
+      to:
+        - podSelector:
+            matchLabels:
+              {{- include "vegamite-common.selector" (list .root .part) | nindent 14 }}
+  {{- else }}
   egress: []
+  {{- end }}
+{{- end -}}
+
+{{/* Refuses what a quickstart can't do without, or can't have. */}}
+{{- define "vegamite.validate" -}}
+{{- $values := .Values -}}
+{{- $problems := list -}}
+{{- if $values.global.quickstart -}}
+  {{- if not (and $values.aggregator.enabled $values.aggregator.migration.enabled) -}}
+    {{- $problems = append $problems "global.quickstart needs aggregator.enabled and aggregator.migration.enabled: its own PostgreSQL has no schema else" -}}
+  {{- end -}}
+  {{- range $where, $tables := dict "global" $values.global "aggregator" $values.aggregator -}}
+    {{- if gt (int ((($tables.kafka | default dict).topics | default dict).replicationFactor | default 1)) 1 -}}
+      {{- $problems = append $problems (printf "%s.kafka.topics.replicationFactor is more than global.quickstart's one broker" $where) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- if $problems -}}
+  {{- fail (printf "\n\nThese values can't work (chart vegamite):\n  - %s\n" (join "\n  - " $problems)) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What a server's StatefulSet says besides its container, of (dict root part). */}}
