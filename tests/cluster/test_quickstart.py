@@ -148,3 +148,8 @@ async def test_a_quickstart_runs_is_tested_upgraded_rolled_back_and_leaves_its_v
         tell(f"helm uninstall: {said.strip()}; left: {left} and the volumes {volumes}")
         assert left == []
         assert len(volumes) == 2
+
+        run("install", "vegamite", chart, *QUICKSTART, *WAIT)
+        with namespace.forwarded("service/vegamite-api", "http", log=tmp_path / "forward") as port:
+            assert await _moving(f"http://127.0.0.1:{port}") >= candles
+        tell("installed anew over the volumes, it goes on with what was stored")

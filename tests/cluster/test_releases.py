@@ -218,7 +218,9 @@ async def test_each_service_is_installed_upgraded_and_rolled_back_alone(
         tell("the demo market moves, as a pod beside the api sees it")
 
         await _upgrade_the_api_alone(releases, tell)
+        _go_over_to_a_scaler(releases, tell)
         await _fail_a_migration(releases, tell)
+        _miss_a_secret_of_the_migration(releases, tell)
         await _miss_a_secret(releases, tell)
         _look_at_the_network(releases, tell)
         for service in SERVICES:
@@ -247,6 +249,27 @@ async def _upgrade_the_api_alone(releases: Releases, tell: Tell) -> None:
         f" {len(answers)} calls meanwhile, {len(failed)} failed"
     )
     assert failed == []
+
+
+def _go_over_to_a_scaler(releases: Releases, tell: Tell) -> None:
+    releases.helm("upgrade", "api", *releases.chart("api", replicas=2), *WAIT)
+    before = releases.uids()["api"]
+    assert len(before) == 2
+    scaler = {"type": "hpa", "minReplicas": 2, "maxReplicas": 3}
+    for _ in range(2):
+        releases.helm("upgrade", "api", *releases.chart("api", autoscaling=scaler), *WAIT)
+        assert releases.uids()["api"] == before, releases.namespace.describe_troubles()
+    tell("the api went over to a scaler, and was upgraded under it: both pods stayed")
+
+
+def _miss_a_secret_of_the_migration(releases: Releases, tell: Tell) -> None:
+    before = releases.uids()
+    owner = {"postgres": {"username": "owner", "existingSecret": "nowhere"}}
+    values = releases.chart("aggregator", migration=owner)
+    said = releases.helm("upgrade", "aggregator", *values, *WAIT, fails=True)
+    assert "Secret nowhere (key password)" in said, said
+    assert releases.uids() == before
+    tell(f"a migration without its secret is refused at once: {said.strip().splitlines()[-2:]}")
 
 
 async def _fail_a_migration(releases: Releases, tell: Tell) -> None:
