@@ -90,8 +90,12 @@ async def test_a_process_collects_until_sigterm_and_leaves_nothing_unwritten(
             await read()
             assert any(isinstance(record, TradesRecord) for record in records)
 
+        async def reported() -> None:
+            state = await connection.fetchval("SELECT state FROM market_state")
+            assert state in ("connecting", "live")
+
         await eventually(collected, timeout_s=40)
-        assert await connection.fetchval("SELECT state FROM market_state") in ("connecting", "live")
+        await eventually(reported)
         process.send_signal(signal.SIGTERM)
         output, _ = await asyncio.wait_for(process.communicate(), 25)
         assert process.returncode == 0, output.decode()
