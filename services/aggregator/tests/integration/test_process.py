@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from vegamite_aggregator.adapters.schema import SCHEMA_VERSION
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import CANDLES, TRADES
@@ -119,7 +120,7 @@ async def test_migrate_makes_schema_and_topics_and_says_what_is_wrong_in_one_lin
         assert code == 0, said
     assert await bus.partition_count(TRADES) == PARTITIONS
     connection = await asyncpg.connect(database)
-    assert await connection.fetchval("SELECT version FROM schema_version") == 1
+    assert await connection.fetchval("SELECT version FROM schema_version") == SCHEMA_VERSION
     await connection.close()
 
     other = tmp_path / "other.toml"

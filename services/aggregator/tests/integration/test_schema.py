@@ -96,12 +96,19 @@ async def test_ensuring_a_market_gives_one_number_however_often_and_whoever_asks
         ("vegamite_aggregator", "UPDATE partition_fence SET version = version + 1", True),
         ("vegamite_aggregator", "DELETE FROM outbox", True),
         ("vegamite_aggregator", "SELECT ensure_time_partition('trade', 'trade_20190101', '2019-01-01Z', '2019-01-02Z')", True),
+        ("vegamite_aggregator", "SELECT drop_time_partition('trade', 'trade_20190101')", True),
+        ("vegamite_aggregator", "UPDATE horizon SET horizon_time = now()", True),
+        ("vegamite_aggregator", "UPDATE maintenance SET completed_time = now()", True),
+        ("vegamite_aggregator", "DELETE FROM horizon", False),
+        ("vegamite_aggregator", "DROP TABLE candle_1s", False),
         ("vegamite_aggregator", "UPDATE market SET state = 'active'", False),
         ("vegamite_aggregator", "SELECT * FROM api_key", False),
         ("vegamite_api", "SELECT * FROM candle", True),
         ("vegamite_api", "DELETE FROM tracked_market", True),
         ("vegamite_api", "DELETE FROM api_key", True),
         ("vegamite_api", "UPDATE candle SET final = true", False),
+        ("vegamite_api", "SELECT * FROM horizon", True),
+        ("vegamite_api", "SELECT drop_time_partition('trade', 'trade_20190101')", False),
         ("vegamite_api", "SELECT ensure_time_partition('trade', 'trade_20190101', '2019-01-01Z', '2019-01-02Z')", False),
     ],
 )  # fmt: skip
@@ -131,6 +138,94 @@ async def test_only_time_partitioned_tables_get_partitions(
         await pool.execute(
             "SELECT ensure_time_partition($1, $2, '2019-01-01Z', '2019-01-02Z')", parent, name
         )
+
+
+TRADE = """
+    INSERT INTO trade (market_key, event_time, trade_id, sequence, price, amount, received_time, origin)
+    VALUES ($1, $2::text::timestamptz, 'a', 1, 1, 1, now(), 'live')
+"""
+CANDLE_OF_MARKET = """
+    INSERT INTO candle SELECT $1, $2, $3::text::timestamptz, 1, 1, 1, 1, 1, 1, 0, 0, 1, now(), 1, 'a', now(), 1, 'a',
+        true, false, 0, 1, 1, now()
+"""
+MOVE = """
+    INSERT INTO horizon (market_key, series, horizon_time) VALUES ($1, $2, $3::text::timestamptz)
+    ON CONFLICT (market_key, series) DO UPDATE SET horizon_time = excluded.horizon_time
+"""
+
+
+async def test_a_partition_is_dropped_once_all_that_it_holds_has_expired(pool: Pool) -> None:
+    await pool.execute(
+        "SELECT ensure_time_partition('trade', 'trade_20190101', '2019-01-01Z', '2019-01-02Z')"
+    )
+    for market_key in (3, 5, 8):
+        await pool.execute(TRADE, market_key, "2019-01-01 23:59:59Z")
+    drop = "SELECT drop_time_partition('trade', 'trade_20190101')"
+    assert await pool.fetchval(drop) == "needed", "nobody has a horizon"
+    for market_key, until in ((3, "2019-01-02Z"), (5, "2019-01-02Z"), (8, "2019-01-01Z")):
+        await pool.execute(MOVE, market_key, "trade", until)
+    assert await pool.fetchval(drop) == "needed", "market 8 still has its trade"
+    assert await pool.fetchval("SELECT count(*) FROM trade") == 3
+    await pool.execute(MOVE, 8, "trade", "2019-01-02Z")
+    assert await pool.fetchval(drop) == "dropped"
+    assert await pool.fetchval("SELECT count(*) FROM trade") == 0
+    assert await pool.fetchval(drop) == "absent"
+
+
+async def test_an_empty_partition_is_dropped_only_when_somebody_is_past_it(pool: Pool) -> None:
+    await pool.execute(
+        "SELECT ensure_time_partition('candle_1mo', 'candle_1mo_2010', '2010-01-01Z', '2020-01-01Z')"
+    )
+    drop = "SELECT drop_time_partition('candle_1mo', 'candle_1mo_2010')"
+    await pool.execute(MOVE, 1, "1m", "2029-01-01Z")
+    assert await pool.fetchval(drop) == "needed", "a minute's horizon says nothing of months"
+    await pool.execute(MOVE, 1, "1M", "2019-12-01Z")
+    assert await pool.fetchval(drop) == "needed"
+    await pool.execute(CANDLE_OF_MARKET, 2, "1M", "2019-12-01Z")
+    await pool.execute(MOVE, 1, "1M", "2020-01-01Z")
+    assert await pool.fetchval(drop) == "needed", "market 2 has a candle"
+    await pool.execute(MOVE, 2, "1M", "2020-01-01Z")
+    assert await pool.fetchval(drop) == "dropped"
+
+
+async def test_dropping_waits_shortly_for_readers_and_holds_nobody_up(pool: Pool) -> None:
+    await pool.execute(
+        "SELECT ensure_time_partition('trade', 'trade_20190101', '2019-01-01Z', '2019-01-02Z')"
+    )
+    await pool.execute(MOVE, 1, "trade", "2019-01-02Z")
+    drop = "SELECT drop_time_partition('trade', 'trade_20190101')"
+    async with pool.acquire() as reader:
+        async with reader.transaction():
+            await reader.fetch("SELECT * FROM trade")
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await pool.fetchval(drop)
+        assert await pool.fetchval(drop) == "dropped"
+
+
+@pytest.mark.parametrize(
+    ("parent", "name"),
+    [
+        ("market", "market_2019"),
+        ("trade", "trade"),
+        ("candle", "candle_1m"),
+        ("trade", "trade_1;x"),
+    ],
+)
+async def test_nothing_but_time_partitions_can_be_dropped(
+    pool: Pool, parent: str, name: str
+) -> None:
+    with pytest.raises(asyncpg.RaiseError, match="not a time-partitioned table"):
+        await pool.execute("SELECT drop_time_partition($1, $2)", parent, name)
+
+
+async def test_a_partition_of_another_table_is_not_dropped(pool: Pool) -> None:
+    await pool.execute(
+        "SELECT ensure_time_partition('candle_1m', 'candle_1m_201901', '2019-01-01Z', '2019-02-01Z')"
+    )
+    await pool.execute(MOVE, 1, "trade", "2029-01-01Z")
+    assert (
+        await pool.fetchval("SELECT drop_time_partition('trade', 'candle_1m_201901')") == "absent"
+    )
 
 
 async def test_the_service_runs_with_no_more_rights_than_its_role_has(

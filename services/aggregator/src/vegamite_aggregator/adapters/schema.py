@@ -13,10 +13,10 @@ import asyncpg
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS, connect_arguments, describe
 from vegamite_common.runtime.section import PostgresSection
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version that this release's migrations lead to."""
 
-SCHEMA_MINIMUM = 1
+SCHEMA_MINIMUM = 2
 """Oldest schema that this release's aggregator can work with."""
 
 _APPLICATION = "vegamite-migrate"
