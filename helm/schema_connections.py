@@ -43,6 +43,7 @@ def kafka() -> Schema:
             tradesRetentionHours=whole("Hours that trades are kept in the log", 1),
             candlesRetentionHours=whole("Hours that candles are kept in the log", 1),
             statusRetentionHours=whole("Hours that states and gaps are kept in the log", 1),
+            deadLettersRetentionHours=whole("Hours that refused records are kept in the log", 1),
         ),
     )
 

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 
+from vegamite_common.bus.port import TOPICS
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.services.process import free_ports
 
@@ -290,7 +291,7 @@ async def test_the_log_is_reached_from_this_machine_too(stack: Stack) -> None:
     finally:
         await admin.close()
 
-    assert {"market.trades.v1", "market.candles.v1", "market.status.v1"} <= set(topics)
+    assert set(TOPICS) <= set(topics)
 
 
 async def test_influxdb_answers(stack: Stack, session: aiohttp.ClientSession) -> None:

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from vegamite_common.bus.kafka import KafkaBus
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, BusError
+from vegamite_common.bus.port import CANDLES, DEAD_LETTERS, STATUS, TRADES, BusError
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 from vegamite_common.testing.charts.manifest import Manifest
@@ -220,6 +220,7 @@ def _assert_nothing_was_refused(process: ServiceProcess) -> None:
     ("user", "topic"),
     [
         ("kafka-collector", CANDLES),
+        ("kafka-collector", DEAD_LETTERS),
         ("kafka-aggregator", TRADES),
         ("kafka-api", TRADES),
         ("kafka-api", CANDLES),

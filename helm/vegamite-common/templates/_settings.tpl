@@ -26,7 +26,8 @@ answers in JSON, for `fromJson`; so whole numbers come as floats, and whoever pr
   "sasl" (dict "mechanism" "SCRAM-SHA-512" "username" "" "existingSecret" "" "passwordKey" "password")
   "tls" (dict "existingSecret" "" "caKey" "ca.crt" "clientSecret" "" "certKey" "" "keyKey" "" "keyPasswordKey" "")
   "topics" (dict "manage" true "partitions" 12 "replicationFactor" 1 "minInsyncReplicas" 1
-    "tradesRetentionHours" 168 "candlesRetentionHours" 168 "statusRetentionHours" 24)
+    "tradesRetentionHours" 168 "candlesRetentionHours" 168 "statusRetentionHours" 24
+    "deadLettersRetentionHours" 720)
 -}}
 {{- include "vegamite-common.overlay" (list $kafka ((.Values.global | default dict).kafka | default dict)) -}}
 {{- include "vegamite-common.overlay" (list $kafka (.Values.kafka | default dict)) -}}

@@ -33,6 +33,17 @@ QUARANTINED = from_zero(
     "partition",
     "future",
 )
+DEAD_LETTERS = from_zero(
+    Counter(
+        "vegamite_aggregator_dead_letters_total",
+        "Records set apart with the reason: refused, or with refused trades in them",
+        ["reason"],
+    ),
+    "undecodable",
+    "key",
+    "partition",
+    "future",
+)
 CANDLES = from_zero(
     Counter(
         "vegamite_aggregator_candles_total", "Candles by event: final, revision, update", ["event"]

@@ -5,7 +5,15 @@ from pydantic import SecretStr
 from vegamite_aggregator.adapters.schema import MigrationError, upgrade_schema
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_common.bus.kafka import KafkaBus
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError, TopicSpec
+from vegamite_common.bus.port import (
+    CANDLES,
+    DEAD_LETTERS,
+    STATUS,
+    TRADES,
+    Bus,
+    BusError,
+    TopicSpec,
+)
 from vegamite_common.runtime.lifecycle import StartError
 from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection, TopicsSection
@@ -49,11 +57,12 @@ async def migrate_database(postgres: PostgresSection | str) -> bool:
 
 
 def topic_specs(topics: TopicsSection) -> tuple[TopicSpec, ...]:
-    """Return how the three topics have to be; all have the same number of partitions, so that a market has one number."""
+    """Return how the four topics have to be; all have the same number of partitions, so that a market has one number."""
     hours = {
         TRADES: topics.trades_retention_hours,
         CANDLES: topics.candles_retention_hours,
         STATUS: topics.status_retention_hours,
+        DEAD_LETTERS: topics.dead_letters_retention_hours,
     }
     return tuple(
         TopicSpec(

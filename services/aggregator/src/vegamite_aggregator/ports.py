@@ -38,7 +38,7 @@ class OutboxRow(msgspec.Struct, frozen=True):
 
     row_id: int
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from vegamite_common.bus.port import TRADES
+from vegamite_common.bus.port import DEAD_LETTERS, TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, MINUTE, SECOND, from_datetime, to_datetime
 from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.dead_letters import MAX_VALUE_BYTES, decode_dead_letter
 from vegamite_common.messages.status import GapOpened, Revised
 from vegamite_common.messages.trades import (
     Heartbeat,
@@ -225,12 +226,23 @@ async def test_rubbish_in_the_log_is_passed_over_and_nothing_else_is(
     for at, value in enumerate(rubbish):
         await producer.publish(TRADES, 0, [(b"sim:DEMO/USD" if at % 2 else None, value)])
         await rig.publish(record(made[at : at + 1]))
+    huge = b'{"v":1,"kind":"heartbeat","writer":"' + b"w" * 10_000_000 + b'","to":1}'
+    await producer.publish(TRADES, 0, [(b"sim:DEMO/USD", huge)])
+    rubbish.append(huge)
     await rig.publish(record(made))
     await rig.settled()
     assert await rig.pool.fetchval("SELECT count(*) FROM trade") == len(made)
     assert await rig.pool.fetchval(
         "SELECT sum(trade_count) FROM candle WHERE timeframe = '1M'"
     ) == len(made)
+    letters = await rig.messages(DEAD_LETTERS)
+    told = [decode_dead_letter(message.value) for message in letters]
+    assert [letter.value for letter in told] == [value[:MAX_VALUE_BYTES] for value in rubbish]
+    assert [letter.value_bytes for letter in told] == list(map(len, rubbish))
+    assert {letter.reason for letter in told} == {"undecodable"}
+    assert [letter.offset for letter in told] == list(range(0, 2 * len(rubbish), 2))
+    assert [message.key for message in letters] == [letter.key for letter in told]
+    assert {letter.key for letter in told} == {None, b"sim:DEMO/USD"}
 
 
 async def test_a_bulk_job_gives_each_candle_one_final_state_and_no_storm(

@@ -30,6 +30,7 @@ from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.candles import decode_candles
+from vegamite_common.messages.dead_letters import decode_dead_letter
 from vegamite_common.messages.status import Revised, decode_status
 from vegamite_common.messages.trades import (
     Heartbeat,
@@ -219,6 +220,7 @@ class Reader:
         self.candles: dict[tuple[Market, CandleKey], Candle] = {}
         self.finals: dict[tuple[Market, CandleKey], int] = {}
         self.statuses: list[Any] = []
+        self.letters: list[Any] = []
         self.records: list[Any] = []
 
     def take(self, market: Market, candle: Candle) -> None:
@@ -238,6 +240,8 @@ class Reader:
                         key = (record.market, (candle.timeframe, candle.open_time))
                         self.finals[key] = self.finals.get(key, 0) + 1
                     self.take(record.market, candle)
+            elif entry.topic == "market.trades.dead-letter.v1":
+                self.letters.append(decode_dead_letter(entry.value))
             else:
                 status = decode_status(entry.value)
                 self.statuses.append(status)

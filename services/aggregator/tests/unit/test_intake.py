@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -15,16 +16,25 @@ from vegamite_aggregator.core.intake import (
     Intake,
     JobOver,
     JobSeen,
+    RefusedRecord,
     SpanBroken,
     TradesArrived,
     only_inserted,
     read_batch,
 )
+from vegamite_aggregator.core.publication import (
+    CANDLES_TOPIC,
+    DEAD_LETTERS_TOPIC,
+    STATUS_TOPIC,
+    publish_dead_letters,
+)
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.core.timing import Timing
+from vegamite_common.bus.port import CANDLES, DEAD_LETTERS, STATUS
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import HOUR, LATEST, LATEST_EVENT, SECOND, parse_time
 from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.dead_letters import decode_dead_letter
 from vegamite_common.messages.trades import (
     Heartbeat,
     JobEnded,
@@ -152,6 +162,9 @@ def test_a_trade_of_the_future_is_refused_alone_and_withholds_coverage(trade: Ma
         "3",
     )
     assert intake.events == (TradesArrived(0), SpanBroken(MARKET))
+    (letter,) = intake.refused
+    assert (letter.record.offset, letter.reason, letter.trade_ids) == (0, "future", ("3",))
+    assert "trade_id='3'" in letter.detail
 
 
 def test_a_refused_trade_of_a_job_voids_its_claim_and_no_live_span(trade: MakeTrade) -> None:
@@ -240,6 +253,24 @@ def test_a_record_in_another_partition_than_its_markets_is_refused(trade: MakeTr
     assert [one.reason for one in intake.quarantined] == ["partition"]
 
 
+def test_a_record_is_one_refused_record_however_many_of_its_trades_are_refused(
+    trade: MakeTrade,
+) -> None:
+    bad = [trade(n, NOON + HOUR + n) for n in range(3)]
+    intake = read(trades_record(*bad), b"{", trades_record(trade(9, NOON)), key=KEY)
+
+    assert [(one.record.offset, one.reason, one.trade_ids) for one in intake.refused] == [
+        (0, "future", ("0", "1", "2")),
+        (1, "undecodable", ()),
+    ]
+    assert [(one.offset, one.trade_id) for one in intake.quarantined] == [
+        (0, "0"),
+        (0, "1"),
+        (0, "2"),
+        (1, None),
+    ]
+
+
 def test_garbage_under_a_strangers_key_makes_no_market() -> None:
     intake = read(b"{", key=b"kraken:NEW/USD")
 
@@ -283,20 +314,84 @@ def test_only_what_the_store_inserted_is_kept(trade: MakeTrade) -> None:
     assert [(batch.offset, batch.trades) for batch in kept] == [(0, (trade(2, NOON),))]
 
 
-@given(
-    values=st.lists(
-        st.binary(max_size=60)
-        | st.builds(
-            lambda start, noise: (
-                encode_trades(SpanOpened(**ABOUT, writer="w", from_time=NOON))[:start] + noise
-            ),
-            st.integers(0, 120),
-            st.binary(max_size=10),
-        )
-    ),
-    key=st.none() | st.binary(max_size=20) | st.just(KEY),
-)
-def test_no_bytes_stop_the_partition(values: list[bytes], key: bytes | None) -> None:
-    intake = read(*values, key=key)
+def test_a_letter_goes_under_the_records_key_unless_that_is_too_long_to_be_one() -> None:
+    records = [Record(5, NOON, key, b"?") for key in (KEY, None, b"\xff", b"k" * 5000)]
+    refused = [RefusedRecord(record, "undecodable", "no JSON") for record in records]
+    letters = publish_dead_letters(refused, epoch=7, partition=3)
 
-    assert intake.next_offset == len(values)
+    assert [letter.key for letter in letters] == [KEY, None, b"\xff", None]
+    told = decode_dead_letter(letters[0].value)
+    assert (told.epoch, told.partition, told.offset, told.append_time) == (7, 3, 5, NOON)
+    assert (told.reason, told.detail, told.key, told.value) == ("undecodable", "no JSON", KEY, b"?")
+
+
+def test_the_core_names_the_topics_as_the_bus_does() -> None:
+    assert (CANDLES_TOPIC, STATUS_TOPIC, DEAD_LETTERS_TOPIC) == (CANDLES, STATUS, DEAD_LETTERS)
+
+
+def damaged(value: bytes, at: int, byte: int, *, cut: bool) -> bytes:
+    """One byte of a record replaced, or all from it on."""
+    at %= len(value)
+    return value[:at] + bytes([byte]) + (b"" if cut else value[at + 1 :])
+
+
+def good(number: int) -> TradesRecord:
+    trade = Trade(
+        trade_id=str(number),
+        sequence=number,
+        event_time=NOON + number,
+        price=Decimal("1.5"),
+        amount=Decimal(2),
+    )
+    return trades_record(trade, covered=(NOON, NOON + HOUR))
+
+
+SAMPLES = [
+    encode_trades(record)
+    for record in (
+        good(1_000_000),
+        SpanOpened(**ABOUT, writer="w", from_time=NOON),
+        Heartbeat(writer="w", to_time=NOON),
+        SpanClosed(**ABOUT, writer="w", to_time=NOON, cause="stop"),
+        JobStarted(**ABOUT, job="j", origin=Origin.IMPORT),
+        JobEnded(**ABOUT, job="j", unfillable=Unfillable(1, 2, "gone")),
+        Rebuild(**ABOUT, from_time=1, to_time=2),
+    )
+]
+
+foreign_bytes = (
+    st.binary(max_size=60)
+    | st.builds(
+        damaged,
+        st.sampled_from(SAMPLES),
+        st.integers(0, 500),
+        st.integers(0, 255),
+        cut=st.booleans(),
+    )
+    | st.sampled_from(SAMPLES)
+)
+foreign_keys = st.none() | st.binary(max_size=20) | st.sampled_from([KEY, b"kraken:ELSEWHERE/USD"])
+
+
+@given(foreign=st.lists(st.tuples(foreign_keys, foreign_bytes), max_size=8))
+def test_no_bytes_stop_the_partition_and_none_cost_a_good_neighbour(
+    foreign: list[tuple[bytes | None, bytes]],
+) -> None:
+    records: list[Record] = []
+    for number, (key, value) in enumerate(foreign):
+        records.append(Record(2 * number, NOON + number, key, value))
+        records.append(Record(2 * number + 1, NOON + number, KEY, encode_trades(good(number))))
+    intake = read_batch(state(), records, partition_of=partition_of, timing=TIMING)
+
+    assert intake.next_offset == len(records)
+    stored = {batch.offset: batch.trades for batch in intake.trades}
+    for number in range(len(foreign)):
+        assert stored[2 * number + 1] == good(number).trades
+    refused = {one.record.offset: one for one in intake.refused}
+    assert len(refused) == len(intake.refused), "one letter a record"
+    assert refused.keys() == {one.offset for one in intake.quarantined}
+    for letter in publish_dead_letters(intake.refused, epoch=1, partition=3):
+        told = decode_dead_letter(letter.value)
+        key, value = foreign[told.offset // 2]
+        assert told.offset % 2 == 0, "a good record was set apart"
+        assert (told.key, told.value, letter.key) == (key, value, key)

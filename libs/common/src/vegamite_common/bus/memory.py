@@ -13,9 +13,7 @@ from vegamite_common.bus.memory_group import MemoryGroup
 from vegamite_common.bus.memory_log import MemoryLog
 from vegamite_common.bus.offset_store import OffsetStore, VolatileOffsetStore
 from vegamite_common.bus.port import (
-    CANDLES,
-    STATUS,
-    TRADES,
+    TOPICS,
     Ack,
     BusError,
     Fetched,
@@ -36,7 +34,7 @@ OFFSET_BLOCK = 65_536
 
 
 class MemoryBus:
-    """A bus for one process and one event loop. The three topics exist from `start` on, with `partitions` each."""
+    """A bus for one process and one event loop. All topics exist from `start` on, with `partitions` each."""
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class MemoryBus:
         """Load the reserved offsets and make the topics; raise `BusError` where the store can't be read."""
         self._reserved = await self._offsets.load()
         self._open = True
-        for topic in (TRADES, CANDLES, STATUS):
+        for topic in TOPICS:
             self._make_topic(topic, self._partitions)
 
     async def close(self) -> None:

@@ -14,6 +14,10 @@ from vegamite_common.domain.time import Micros
 TRADES = "market.trades.v1"
 CANDLES = "market.candles.v1"
 STATUS = "market.status.v1"
+DEAD_LETTERS = "market.trades.dead-letter.v1"
+
+TOPICS = (TRADES, CANDLES, STATUS, DEAD_LETTERS)
+"""All topics; they have the same number of partitions."""
 
 Record: TypeAlias = tuple[bytes | None, bytes]
 """(key, value) of a record to be written; the key is None for records that belong to the partition itself."""

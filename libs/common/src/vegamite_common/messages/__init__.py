@@ -1,1 +1,1 @@
-"""What travels in the log: every record of the three topics, and how it is written and read."""
+"""What travels in the log: every record of the four topics, and how it is written and read."""

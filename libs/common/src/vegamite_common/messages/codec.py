@@ -1,4 +1,4 @@
-"""Shared by the three topics: how records are written, and the error for bytes that are none."""
+"""Shared by the topics: how records are written, and the error for bytes that are none."""
 
 from typing import Annotated, Any, TypeAlias, TypeVar
 

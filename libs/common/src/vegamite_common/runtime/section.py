@@ -95,6 +95,7 @@ class TopicsSection(Section):
     trades_retention_hours: int = Field(default=168, ge=1)
     candles_retention_hours: int = Field(default=168, ge=1)
     status_retention_hours: int = Field(default=24, ge=1)
+    dead_letters_retention_hours: int = Field(default=720, ge=1)
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

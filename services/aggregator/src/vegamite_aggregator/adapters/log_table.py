@@ -16,6 +16,7 @@ _END_EPOCH = (
 )
 _OPEN_JOBS = "SELECT job, exchange || ':' || symbol AS key FROM job JOIN market USING (market_key) WHERE job.state = 'open'"
 _WAITING = "SELECT id, key FROM outbox WHERE key IS NOT NULL"
+_MOVE_KEYLESS = "UPDATE outbox SET partition = partition % $1 WHERE key IS NULL"
 
 
 async def ensure_epoch(connection: Connection, *, partitions: int, new_epoch: bool) -> int:
@@ -38,6 +39,7 @@ async def ensure_epoch(connection: Connection, *, partitions: int, new_epoch: bo
         await connection.execute(statement)
     await _move(connection, _OPEN_JOBS, "UPDATE job SET partition = $2 WHERE job = $1", partitions)
     await _move(connection, _WAITING, "UPDATE outbox SET partition = $2 WHERE id = $1", partitions)
+    await connection.execute(_MOVE_KEYLESS, partitions)
     return epoch
 
 

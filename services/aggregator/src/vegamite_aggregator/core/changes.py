@@ -12,10 +12,10 @@ from vegamite_common.domain.time import Micros
 
 
 class OutboxRecord(msgspec.Struct, frozen=True):
-    """A record to be published after the commit: topic, key (the market's), encoded value; the order is the list's."""
+    """A record to be published after the commit: topic, key (the market's, if any), value; the order is the list's."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes
 
 

@@ -9,7 +9,11 @@ from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.gap_projection import Projection, project_gaps
 from vegamite_aggregator.core.ledger import MarketLedger
 from vegamite_aggregator.core.plan import Plan
-from vegamite_aggregator.core.publication import publish_candles, publish_gaps
+from vegamite_aggregator.core.publication import (
+    publish_candles,
+    publish_dead_letters,
+    publish_gaps,
+)
 from vegamite_aggregator.core.rows import Job, OpenSpan, SpanRow
 from vegamite_aggregator.core.settlement import Settlement
 from vegamite_aggregator.core.state import MarketState, PartitionState
@@ -40,6 +44,9 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
             revisions += sum(told.change == "revision" for told in settlement.told)
             if ledger.late_in_coverage:
                 late_in_coverage[market] = ledger.late_in_coverage
+    outbox += publish_dead_letters(
+        plan.intake.refused, epoch=state.epoch, partition=state.partition
+    )
     open_spans, open_spans_deleted = _open_spans(state, plan.ledger.open_spans)
     jobs = _jobs(state, plan, loaded, now)
     offered = sum(len(batch.trades) for batch in plan.intake.trades)

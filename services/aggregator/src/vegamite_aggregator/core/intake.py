@@ -2,7 +2,8 @@
 
 What is refused never stops the partition: it is set apart with a reason, and whatever it could have proved is not
 believed. A refused trade voids its record's claim; a refused live trade, or a record that can't be read, also ends the open
-spans of its market where they stand, since the heartbeats to come would cover it.
+spans of its market where they stand, since the heartbeats to come would cover it. Each record that was refused, or of which
+a trade was, becomes one dead letter.
 """
 
 import contextlib
@@ -38,6 +39,9 @@ MAX_TEXT = 200
 
 MAX_REBUILD = 31 * DAY
 """Longest time that one record may ask to be computed again, since one transaction does it."""
+
+FUTURE = "future"
+"""The reason of a trade whose event time is too far ahead of its received time."""
 
 QUARANTINED = "quarantined"
 """The cause of a gap that a refused record or trade left."""
@@ -89,6 +93,15 @@ class Quarantined(msgspec.Struct, frozen=True):
     reason: str
     detail: str
     trade_id: str | None = None
+
+
+class RefusedRecord(msgspec.Struct, frozen=True):
+    """A record for the dead letters: refused as a whole, or the one whose trades `trade_ids` were refused."""
+
+    record: LogRecord
+    reason: str
+    detail: str
+    trade_ids: tuple[str, ...] = ()
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -145,7 +158,7 @@ Event: TypeAlias = (
 class Intake(msgspec.Struct, frozen=True):
     """A batch, read: `events` in log order, ends cut at their records' append times; `trades` to be inserted; the refused.
 
-    `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
+    `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
     itself, `contradicting` those of them whose content differs from the first. `skipped` counts records before the
     expected offset; reading stops before a record beyond it, whose offset is then `hole`.
     """
@@ -156,6 +169,7 @@ class Intake(msgspec.Struct, frozen=True):
     trades: tuple[TradeBatch, ...]
     quarantined: tuple[Quarantined, ...]
     markets: frozenset[Market]
+    refused: tuple[RefusedRecord, ...] = ()
     repeated: int = 0
     contradicting: int = 0
     skipped: int = 0
@@ -193,6 +207,7 @@ def read_batch(
         trades=tuple(reading.batches),
         quarantined=tuple(reading.quarantined),
         markets=frozenset(reading.markets),
+        refused=tuple(reading.refused),
         repeated=reading.repeated,
         contradicting=reading.contradicting,
         skipped=skipped,
@@ -227,6 +242,7 @@ class _Reading:
         self.events: list[Event] = []
         self.batches: list[TradeBatch] = []
         self.quarantined: list[Quarantined] = []
+        self.refused: list[RefusedRecord] = []
         self.markets: set[Market] = set()
         self.repeated = 0
         self.contradicting = 0
@@ -290,22 +306,21 @@ class _Reading:
         market = None
         with contextlib.suppress(ValueError):
             market = None if record.key is None else Market.parse(record.key.decode())
-        self.quarantined.append(Quarantined(record.offset, market, reason, detail[:500]))
+        detail = detail[:500]
+        self.quarantined.append(Quarantined(record.offset, market, reason, detail))
+        self.refused.append(RefusedRecord(record, reason, detail))
         if market is not None and market in self._state.markets:
             self.markets.add(market)
             self.events.append(SpanBroken(market))
 
     def _take_trades(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
         good: list[Trade] = []
-        refused = 0
+        refused: list[Trade] = []
         seen = self._seen.setdefault(market, {})
         latest = decoded.received_time + self._future
         for trade in decoded.trades:
             if trade.event_time > latest:
-                refused += 1
-                self.quarantined.append(
-                    Quarantined(record.offset, market, "future", repr(trade)[:500], trade.trade_id)
-                )
+                refused.append(trade)
                 continue
             identity = (trade.event_time, trade.trade_id)
             first = seen.setdefault(identity, trade)
@@ -328,12 +343,23 @@ class _Reading:
                 )
             )
             self.events.append(TradesArrived(record.offset))
-        if refused and decoded.job is None:
-            self.events.append(SpanBroken(market))
-        if decoded.covered is not None and not refused:
+        if refused:
+            self._refuse_trades(record, market, refused)
+            if decoded.job is None:
+                self.events.append(SpanBroken(market))
+        elif decoded.covered is not None:
             from_time, to_time = decoded.covered
             if from_time < min(to_time, record.append_time):
                 self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
+
+    def _refuse_trades(self, record: LogRecord, market: Market, trades: Sequence[Trade]) -> None:
+        details = [repr(trade)[:500] for trade in trades]
+        self.quarantined += [
+            Quarantined(record.offset, market, FUTURE, detail, trade.trade_id)
+            for trade, detail in zip(trades, details, strict=True)
+        ]
+        named = tuple(trade.trade_id for trade in trades)
+        self.refused.append(RefusedRecord(record, FUTURE, details[0], named))
 
 
 def _check(record: TradesTopicRecord) -> None:

@@ -1,4 +1,4 @@
-"""The records that tell of a step: finals and revisions of candles, and gaps.
+"""The records that tell of a step: finals and revisions of candles, gaps, and dead letters.
 
 Each final and each revision is published; only where more than `MAX_REVISIONS` candles of one market and timeframe were
 revised or released at once, one `revised` record stands for them, and whoever reads candles reads them again.
@@ -10,6 +10,7 @@ import msgspec
 
 from vegamite_aggregator.core.changes import OutboxRecord
 from vegamite_aggregator.core.gap_projection import Projection
+from vegamite_aggregator.core.intake import RefusedRecord
 from vegamite_aggregator.core.reason import weightier
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
@@ -23,6 +24,7 @@ from vegamite_common.messages.candles import (
     encode_candles,
 )
 from vegamite_common.messages.codec import MessageError
+from vegamite_common.messages.dead_letters import MAX_KEY_BYTES, dead_letter, encode_dead_letter
 from vegamite_common.messages.status import (
     GapFilled,
     GapOpened,
@@ -34,6 +36,7 @@ from vegamite_common.messages.status import (
 
 CANDLES_TOPIC = "market.candles.v1"
 STATUS_TOPIC = "market.status.v1"
+DEAD_LETTERS_TOPIC = "market.trades.dead-letter.v1"
 
 MAX_REVISIONS = 500
 """Most candles of one market and timeframe that one step publishes as revisions or as released from jobs."""
@@ -169,3 +172,30 @@ def publish_gaps(market: Market, gaps: Projection, now: Micros) -> list[OutboxRe
 
 def _status(market: Market, record: StatusRecord) -> OutboxRecord:
     return OutboxRecord(topic=STATUS_TOPIC, key=market.key.encode(), value=encode_status(record))
+
+
+def publish_dead_letters(
+    refused: Iterable[RefusedRecord], *, epoch: int, partition: int
+) -> list[OutboxRecord]:
+    """Return a letter for each refused record, under the record's own key (none where that is too long to be one)."""
+    return [
+        OutboxRecord(
+            topic=DEAD_LETTERS_TOPIC,
+            key=None if key is None or len(key) > MAX_KEY_BYTES else key,
+            value=encode_dead_letter(
+                dead_letter(
+                    epoch=epoch,
+                    partition=partition,
+                    offset=each.record.offset,
+                    append_time=each.record.append_time,
+                    key=key,
+                    value=each.record.value,
+                    reason=each.reason,
+                    detail=each.detail,
+                    trade_ids=each.trade_ids,
+                )
+            ),
+        )
+        for each in refused
+        for key in (each.record.key,)
+    ]

@@ -4,7 +4,7 @@ import structlog
 
 from vegamite_aggregator.core.changes import Statistics
 from vegamite_aggregator.core.intake import Intake
-from vegamite_aggregator.metrics import CANDLES, LATE_TRADES, QUARANTINED, TRADES
+from vegamite_aggregator.metrics import CANDLES, DEAD_LETTERS, LATE_TRADES, QUARANTINED, TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, Micros
 from vegamite_common.runtime.clock import Clock
@@ -21,9 +21,11 @@ class Reporter:
         self._told: set[Market | None] = set()
 
     def intake(self, intake: Intake) -> None:
-        """Count what a batch had that can't be stored."""
+        """Count what a committed batch had that can't be stored."""
         if intake.contradicting:
             TRADES.labels("contradicting").inc(intake.contradicting)
+        for letter in intake.refused:
+            DEAD_LETTERS.labels(letter.reason).inc()
         for refused in intake.quarantined:
             QUARANTINED.labels(refused.reason).inc()
             if refused.trade_id is not None:

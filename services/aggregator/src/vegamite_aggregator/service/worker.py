@@ -233,7 +233,6 @@ class Worker:
         past = self._log_time(intake)
         if not messages and not due(state, log_time=past, timing=self._timing):
             return False
-        self._reporter.intake(intake)
         await self._make_ready(state, intake)
         started = time.perf_counter()
         async with self._store.step(state) as step:
@@ -260,6 +259,7 @@ class Worker:
             self._applied(state, changes)
             STEP_SECONDS.observe(time.perf_counter() - started)
         STEPS.labels("committed" if changes.changed else "idle").inc()
+        self._reporter.intake(intake)
         self._reporter.step(changes.statistics, contradicting=inserted.contradicting)
         if intake.hole is not None:
             raise _HoleError(
