@@ -18,11 +18,13 @@ TRADES = from_zero(
 LATE_TRADES = from_zero(
     Counter(
         "vegamite_aggregator_late_trades_total",
-        "Trades that came after their candle was final (final) or after their time was covered (covered)",
+        "Trades that came after their candle was final (final), after their time was covered (covered), or after their time "
+        "had expired, which are not stored (expired)",
         ["kind"],
     ),
     "final",
     "covered",
+    "expired",
 )
 QUARANTINED = from_zero(
     Counter(

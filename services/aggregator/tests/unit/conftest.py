@@ -11,6 +11,7 @@ from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded, Wants
 from vegamite_aggregator.core.fold import TradeFold
+from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey, only_inserted, read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.rows import (
@@ -61,6 +62,7 @@ class Store:
         self.open_spans: dict[tuple[str, Market], OpenSpan] = {}
         self.history_from: dict[Market, Micros] = {}
         self.contracts: dict[Market, Contract] = {}
+        self.horizons: dict[Market, Horizon] = {}
         self.fence: tuple[int, int, int, Micros | None] = (0, 0, 0, None)
         self.outbox: list[Any] = []
         self.release_limit: int | None = None
@@ -102,6 +104,7 @@ class Store:
             open_spans=self.open_spans.values(),
             jobs=[job for job in self.jobs.values() if job.state == "open"],
             markets={market: self.market_state(market) for market in known},
+            horizons=self.horizons,
         )
 
     def insert(self, batches: Sequence[TradeBatch]) -> set[TradeKey]:

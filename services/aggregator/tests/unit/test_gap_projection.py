@@ -28,6 +28,7 @@ def project(
     end_causes: dict[int, str] | None = None,
     unfillable: list[Unfillable] | None = None,
     recovered: dict[int, int] | None = None,
+    horizon: int = -1,
 ) -> Projection:
     return project_gaps(
         {gap.from_time: gap for gap in before},
@@ -36,6 +37,7 @@ def project(
         end_causes=end_causes or {},
         unfillable=unfillable or [],
         recovered=recovered or {},
+        horizon=horizon,
         now=99,
     )
 

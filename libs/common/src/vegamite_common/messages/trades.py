@@ -89,11 +89,23 @@ class SpanClosed(_OfMarket, frozen=True, kw_only=True, tag="span_closed", tag_fi
     cause: Text
 
 
-class JobStarted(_OfMarket, frozen=True, kw_only=True, tag="job_started", tag_field="kind"):
-    """A bulk job on the market begins: candles that it touches wait for its end."""
+class JobStarted(
+    _OfMarket, frozen=True, kw_only=True, tag="job_started", tag_field="kind", omit_defaults=True
+):
+    """A bulk job on the market begins: candles that it touches wait for its end.
+
+    Its trades of [from, to) in `restores` are taken also where they have expired; each portion that is whole is followed by
+    a `Rebuild` with `restored_since`.
+    """
 
     job: Text
     origin: Origin
+    restores: tuple[Instant, Instant] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restores is not None:
+            require_order(*self.restores)
 
 
 class Unfillable(msgspec.Struct, frozen=True, array_like=True):
@@ -116,15 +128,24 @@ class JobEnded(
     unfillable: Unfillable | None = None
 
 
-class Rebuild(_OfMarket, frozen=True, kw_only=True, tag="rebuild", tag_field="kind"):
-    """Compute the candles of [from_time, to_time) again from the stored trades; revisions have the reason `correction`."""
+class Rebuild(
+    _OfMarket, frozen=True, kw_only=True, tag="rebuild", tag_field="kind", omit_defaults=True
+):
+    """Compute the candles of [from_time, to_time) again from the stored trades; revisions have the reason `correction`.
+
+    Expired time is left out. With `restored_since` it is the expired time alone: a job that restores it says that the
+    trades of whole days are all there again, without a hole from `restored_since` on; the reason is `import`.
+    """
 
     from_time: Instant = msgspec.field(name="from")
     to_time: Instant = msgspec.field(name="to")
+    restored_since: Instant | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_order(self.from_time, self.to_time)
+        if self.restored_since is not None:
+            require_order(self.restored_since, self.to_time)
 
 
 TradesTopicRecord: TypeAlias = (

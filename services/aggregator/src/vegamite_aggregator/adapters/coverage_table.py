@@ -58,15 +58,20 @@ _WRITE_GAPS = """
            excluded.opened_time, excluded.closed_time)
 """
 _WRITE_JOBS = """
-    INSERT INTO job (job, market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades)
-    SELECT job, market_key, $9, origin, state, opened_time, last_append_time, ended_time, trades
+    INSERT INTO job (job, market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades,
+        expired, restores_from, restores_to)
+    SELECT job, market_key, $12, origin, state, opened_time, last_append_time, ended_time, trades,
+        expired, restores_from, restores_to
     FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
-        $7::timestamptz[], $8::bigint[])
-        AS given (job, market_key, origin, state, opened_time, last_append_time, ended_time, trades)
+        $7::timestamptz[], $8::bigint[], $9::bigint[], $10::timestamptz[], $11::timestamptz[])
+        AS given (job, market_key, origin, state, opened_time, last_append_time, ended_time, trades,
+            expired, restores_from, restores_to)
     ON CONFLICT (job) DO UPDATE SET
-        (market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades)
+        (market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades,
+         expired, restores_from, restores_to)
         = (excluded.market_key, excluded.partition, excluded.origin, excluded.state, excluded.opened_time,
-           excluded.last_append_time, excluded.ended_time, excluded.trades)
+           excluded.last_append_time, excluded.ended_time, excluded.trades,
+           excluded.expired, excluded.restores_from, excluded.restores_to)
 """
 
 
@@ -188,4 +193,6 @@ def _job_values(job: Job, keys: Mapping[Market, int]) -> tuple[Any, ...]:
         to_datetime(job.last_append_time),
         optional_datetime(job.ended_time),
         job.trades,
+        job.expired,
+        *map(optional_datetime, job.restores or (None, None)),
     )

@@ -78,6 +78,15 @@ class MarketTable:
         rows = await connection.fetch(_BY_KEY, keys)
         return {self._markets[row["market_key"]]: row for row in rows}
 
+    async def rows_of(self, connection: Connection, market_keys: Iterable[int]) -> Sequence[Any]:
+        """Return the rows of markets by their numbers."""
+        return await connection.fetch(_BY_KEY, list(market_keys))
+
+    def named(self, rows: Iterable[Any]) -> dict[int, Market]:
+        """Return the markets of rows by their numbers, without those that no record can name."""
+        named = {row["market_key"]: self._market(row) for row in rows}
+        return {market_key: market for market_key, market in named.items() if market is not None}
+
     def _market(self, row: Any) -> Market | None:
         known = self._markets.get(row["market_key"])
         if known is not None:

@@ -16,6 +16,7 @@ from vegamite_aggregator.adapters.fence import (
     commit,
     store_faults,
 )
+from vegamite_aggregator.adapters.horizon_table import read_horizons
 from vegamite_aggregator.adapters.log_table import ensure_epoch
 from vegamite_aggregator.adapters.market_table import MarketTable, describe, description
 from vegamite_aggregator.adapters.outbox_table import write_outbox
@@ -32,11 +33,14 @@ from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
 from vegamite_aggregator.core.fold import TradeFold
+from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import TradeBatch
 from vegamite_aggregator.core.state import MarketState, PartitionState
-from vegamite_aggregator.ports import Inserted, Step
+from vegamite_aggregator.ports import Inserted, Step, StoreError
+from vegamite_common.bus.partition import partition_for
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
+from vegamite_common.runtime.postgres import describe as describe_fault
 
 _FENCE = (
     "SELECT version, epoch, next_offset, last_append_time FROM partition_fence WHERE partition = $1"
@@ -97,7 +101,17 @@ class PostgresCandleStore:
             open_spans=[open_span(row, names[row["market_key"]]) for row in spans],
             jobs=[job_row(row, names[row["market_key"]]) for row in jobs],
             markets=await self._market_states(connection, rows),
+            horizons=await self._horizons(connection, partition),
         )
+
+    async def _horizons(self, connection: Connection, partition: int) -> dict[Market, Horizon]:
+        found = await read_horizons(connection)
+        named = self._markets.named(await self._markets.rows_of(connection, found))
+        return {
+            market: found[market_key]
+            for market_key, market in named.items()
+            if partition_for(market.key.encode(), self._partitions) == partition
+        }
 
     async def _market_states(
         self, connection: Connection, rows: Mapping[Market, Any]
@@ -137,6 +151,10 @@ class PostgresCandleStore:
                 if step.written:
                     await commit(connection)
                     ended = True
+            except asyncpg.CheckViolationError as error:
+                # A time partition that was there is gone: it had expired, and now something else belongs there.
+                self._time_partitions.forget()
+                raise StoreError(describe_fault(error)) from error
             finally:
                 if not ended:
                     await _roll_back(connection)

@@ -173,6 +173,10 @@ def job_row(row: Row, market: Market) -> Job:
         last_append_time=from_datetime(row["last_append_time"]),
         ended_time=optional_micros(row["ended_time"]),
         trades=row["trades"],
+        expired=row["expired"],
+        restores=None
+        if row["restores_from"] is None
+        else (from_datetime(row["restores_from"]), from_datetime(row["restores_to"])),
     )
 
 

@@ -2,7 +2,7 @@
 
 Trades have a table a day. Candles have one for each timeframe and month, year or decade. Few enough in all for the queries
 that look at every candle which isn't final: such a query locks each table with its indexes, and the server's lock table
-is finite. Partitions are never dropped here.
+is finite.
 """
 
 import asyncio
@@ -109,6 +109,11 @@ class TimePartitions:
                 for wanted in partitions_of_day(day):
                     await self._ensure(wanted)
                 self._days.add(day)
+
+    def forget(self) -> None:
+        """Look anew at the next need: a partition that was there is gone."""
+        self._days.clear()
+        self._names.clear()
 
     async def _ensure(self, wanted: TimePartition) -> None:
         if wanted.name in self._names:

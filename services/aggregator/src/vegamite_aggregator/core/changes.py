@@ -41,12 +41,14 @@ class MarketChanges(msgspec.Struct, frozen=True):
 
 class Statistics(msgspec.Struct, frozen=True):
     """Counts of one step: trades inserted, and delivered again; trades for candles already final (`late`), and for time
-    already covered (`late_in_coverage`, by market: its settling time was too short); candles made final, and revised.
+    already covered (`late_in_coverage`, by market: its settling time was too short); trades older than their market's
+    horizon, not stored (`expired`); candles made final, and revised.
     """
 
     inserted: int = 0
     duplicate: int = 0
     late: int = 0
+    expired: int = 0
     late_in_coverage: Mapping[Market, int] = {}
     finals: int = 0
     revisions: int = 0

@@ -33,7 +33,7 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
         for market in _concerned(state, plan, loaded):
             ledger = plan.ledger.markets.get(market) or MarketLedger(state.markets[market])
             settlement = _settle(state, market, ledger, plan, loaded, now)
-            gaps = _gaps(state.markets[market], ledger, now)
+            gaps = _gaps(state.markets[market], ledger, state.horizon(market).trades, now)
             changes = _market_changes(state.markets[market], ledger, settlement, gaps)
             if changes is not None:
                 markets[market] = changes
@@ -68,6 +68,7 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
             inserted=plan.inserted,
             duplicate=offered - plan.inserted + plan.intake.repeated,
             late=late,
+            expired=sum(plan.intake.expired.values()),
             late_in_coverage=late_in_coverage,
             finals=finals,
             revisions=revisions,
@@ -111,7 +112,9 @@ def _settle(
     return settlement
 
 
-def _gaps(state: MarketState, ledger: MarketLedger, now: Micros) -> Projection | None:
+def _gaps(
+    state: MarketState, ledger: MarketLedger, horizon: Micros, now: Micros
+) -> Projection | None:
     """Return the market's gaps anew; None where nothing that they follow from has changed, or it isn't tracked."""
     same = not ledger.reshaped and not ledger.recovered and not ledger.unfillable
     if state.history_from is None or (same and state.history_from == state.projected_from):
@@ -123,6 +126,7 @@ def _gaps(state: MarketState, ledger: MarketLedger, now: Micros) -> Projection |
         end_causes=ledger.end_causes,
         unfillable=ledger.unfillable,
         recovered=ledger.recovered,
+        horizon=horizon,
         now=now,
     )
 
@@ -214,6 +218,7 @@ def _jobs(state: PartitionState, plan: Plan, loaded: Loaded, now: Micros) -> lis
                 origin=earlier.origin,
                 opened_time=earlier.opened_time,
                 trades=earlier.trades + job.trades,
+                expired=earlier.expired + job.expired,
             )
         if name in plan.ledger.over:
             over = plan.ledger.over[name]

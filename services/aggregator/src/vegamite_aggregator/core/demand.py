@@ -29,6 +29,9 @@ class RebuildRange(msgspec.Struct, frozen=True):
     To be loaded: all stored candles, of every timeframe, that open in [from_time, to_time); the `1d`, `3d`, `1w` and `1M`
     candles that open in [days_from, days_to), which contains it; and a `TradeFold(contract)` to which all stored trades
     of [from_time, to_time), those inserted in this step too, were added.
+
+    Candles above a day are computed from days, so only those that open at or after `long_from`, where days begin to be
+    stored; with `restored` moreover those alone that end in (from_time, to_time], since all before `to_time` is restored.
     """
 
     market: Market
@@ -36,6 +39,8 @@ class RebuildRange(msgspec.Struct, frozen=True):
     to_time: Micros
     days_from: Micros
     days_to: Micros
+    long_from: Micros
+    restored: bool = False
 
 
 class Wants(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from vegamite_aggregator.core.horizon import EXPIRED
 from vegamite_aggregator.core.rows import GapRow
 from vegamite_common.domain.coverage import GapState, Span, SpanSet
 from vegamite_common.domain.time import Micros
@@ -40,12 +41,13 @@ def project_gaps(
     end_causes: Mapping[Micros, str],
     unfillable: Iterable[Unfillable],
     recovered: Mapping[Micros, int],
+    horizon: Micros,
     now: Micros,
 ) -> Projection:
     """Return the rows after a step, given those remembered before it and the coverage after it.
 
-    `recovered` counts new trades of jobs by the `from_time` of the row that they fell into; `now` stamps what opens and
-    closes, in microseconds.
+    `recovered` counts new trades of jobs by the `from_time` of the row that they fell into; nothing below `horizon` can be
+    filled any more; `now` stamps what opens and closes, in microseconds.
     """
     end = coverage.end
     holes = SpanSet() if end is None else coverage.missing(history_from, end)
@@ -60,7 +62,27 @@ def project_gaps(
     unresolved += list(_opened(holes, unresolved, history_from, end_causes, now))
     for gone in unfillable:
         unresolved = [part for row in unresolved for part in _give_up(row, gone, now)]
+    unresolved = [part for row in unresolved for part in _expire(row, horizon, now)]
     return _difference(before, unresolved, list(_joined(filled)))
+
+
+def expire_gaps(before: Mapping[Micros, GapRow], *, horizon: Micros, now: Micros) -> Projection:
+    """Return the rows once all below `horizon` has expired, given those remembered before: nothing open is left there."""
+    filled = [row for row in before.values() if row.state is GapState.FILLED]
+    unresolved = [
+        part
+        for row in before.values()
+        if row.state is not GapState.FILLED
+        for part in _expire(row, horizon, now)
+    ]
+    return _difference(before, unresolved, filled)
+
+
+def _expire(row: GapRow, horizon: Micros, now: Micros) -> Iterator[GapRow]:
+    if row.from_time >= horizon:
+        yield row
+    else:
+        yield from _give_up(row, Unfillable(row.from_time, horizon, EXPIRED), now)
 
 
 def _difference(

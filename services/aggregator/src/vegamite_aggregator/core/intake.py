@@ -7,7 +7,8 @@ a trade was, becomes one dead letter.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -74,7 +75,8 @@ class LogRecord(Protocol):
 class TradeBatch(msgspec.Struct, frozen=True):
     """Trades of one market from one record, each identity once in the whole intake; `offset` is the record's.
 
-    The rows to insert into `trade` are `trades` with `received_time`, `origin` and `job` of the record.
+    The rows to insert into `trade` are `trades` with `received_time`, `origin` and `job` of the record. `restored`: they
+    have expired and are stored again, to be folded by a rebuild; a record across the horizon gives two batches.
     """
 
     market: Market
@@ -83,6 +85,7 @@ class TradeBatch(msgspec.Struct, frozen=True):
     job: str | None
     offset: int
     trades: tuple[Trade, ...]
+    restored: bool = False
 
 
 class Quarantined(msgspec.Struct, frozen=True):
@@ -119,12 +122,17 @@ class SpanBroken(msgspec.Struct, frozen=True):
 
 
 class JobSeen(msgspec.Struct, frozen=True):
-    """A record of a job, not its end: the job is open, and was heard of at `append_time`."""
+    """A record of a job, not its end: the job is open, and was heard of at `append_time`.
+
+    `expired` counts trades of the record that were too old to be stored; `restores` is what its start said.
+    """
 
     job: str
     market: Market
     origin: Origin
     append_time: Micros
+    expired: int = 0
+    restores: tuple[Micros, Micros] | None = None
 
 
 class JobOver(msgspec.Struct, frozen=True):
@@ -137,9 +145,10 @@ class JobOver(msgspec.Struct, frozen=True):
 
 
 class TradesArrived(msgspec.Struct, frozen=True):
-    """The place among the events of the `TradeBatch` with this offset."""
+    """The place among the events of the `TradeBatch` with this offset, `restored` or not."""
 
     offset: int
+    restored: bool = False
 
 
 Event: TypeAlias = (
@@ -159,7 +168,8 @@ class Intake(msgspec.Struct, frozen=True):
     """A batch, read: `events` in log order, ends cut at their records' append times; `trades` to be inserted; the refused.
 
     `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
-    itself, `contradicting` those of them whose content differs from the first. `skipped` counts records before the
+    itself, `contradicting` those of them whose content differs from the first, `expired` those too old to be stored, by
+    market. `skipped` counts records before the
     expected offset; reading stops before a record beyond it, whose offset is then `hole`.
     """
 
@@ -172,6 +182,7 @@ class Intake(msgspec.Struct, frozen=True):
     refused: tuple[RefusedRecord, ...] = ()
     repeated: int = 0
     contradicting: int = 0
+    expired: Mapping[Market, int] = {}
     skipped: int = 0
     hole: int | None = None
 
@@ -210,6 +221,7 @@ def read_batch(
         refused=tuple(reading.refused),
         repeated=reading.repeated,
         contradicting=reading.contradicting,
+        expired=reading.expired,
         skipped=skipped,
         hole=hole,
     )
@@ -246,6 +258,8 @@ class _Reading:
         self.markets: set[Market] = set()
         self.repeated = 0
         self.contradicting = 0
+        self.expired: Counter[Market] = Counter()
+        self._restores = {job.job: job.restores for job in state.jobs.values()}
         self._state = state
         self._partition_of = partition_of
         self._future = timing.future
@@ -276,7 +290,16 @@ class _Reading:
                 msgspec.structs.replace(decoded, to_time=min(decoded.to_time, record.append_time))
             )
         elif isinstance(decoded, JobStarted):
-            self.events.append(JobSeen(decoded.job, market, decoded.origin, record.append_time))
+            self._restores[decoded.job] = decoded.restores
+            self.events.append(
+                JobSeen(
+                    decoded.job,
+                    market,
+                    decoded.origin,
+                    record.append_time,
+                    restores=decoded.restores,
+                )
+            )
         elif isinstance(decoded, JobEnded):
             self.events.append(JobOver(decoded.job, market, record.append_time, decoded.unfillable))
         else:
@@ -329,28 +352,64 @@ class _Reading:
             else:
                 self.repeated += 1
                 self.contradicting += first != trade
-        if decoded.job is not None:
-            self.events.append(JobSeen(decoded.job, market, decoded.origin, record.append_time))
-        if good:
-            self.batches.append(
-                TradeBatch(
-                    market=market,
-                    received_time=decoded.received_time,
-                    origin=decoded.origin,
-                    job=decoded.job,
-                    offset=record.offset,
-                    trades=tuple(good),
-                )
-            )
-            self.events.append(TradesArrived(record.offset))
+        self._keep(record, market, decoded, good)
         if refused:
             self._refuse_trades(record, market, refused)
             if decoded.job is None:
                 self.events.append(SpanBroken(market))
         elif decoded.covered is not None:
-            from_time, to_time = decoded.covered
+            from_time, to_time = self._believable(market, decoded.job, decoded.covered)
             if from_time < min(to_time, record.append_time):
                 self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
+
+    def _keep(
+        self, record: LogRecord, market: Market, decoded: TradesRecord, trades: list[Trade]
+    ) -> None:
+        """Add the record's trades as batches, those that expired aside."""
+        good, restored, expired = self._sort_out_expired(market, decoded.job, trades)
+        if decoded.job is not None:
+            self.events.append(
+                JobSeen(decoded.job, market, decoded.origin, record.append_time, expired)
+            )
+        for kept, again in ((good, False), (restored, True)):
+            if kept:
+                self.batches.append(
+                    TradeBatch(
+                        market=market,
+                        received_time=decoded.received_time,
+                        origin=decoded.origin,
+                        job=decoded.job,
+                        offset=record.offset,
+                        trades=tuple(kept),
+                        restored=again,
+                    )
+                )
+                self.events.append(TradesArrived(record.offset, again))
+
+    def _sort_out_expired(
+        self, market: Market, job: str | None, trades: list[Trade]
+    ) -> tuple[list[Trade], list[Trade], int]:
+        """Return the trades that are to be folded, those that are stored again, and how many are too old for either."""
+        horizon = self._state.horizon(market).trades
+        old = [trade for trade in trades if trade.event_time < horizon]
+        if not old:
+            return trades, [], 0
+        begin, end = (None if job is None else self._restores.get(job)) or (0, 0)
+        restored = [trade for trade in old if begin <= trade.event_time < end]
+        expired = len(old) - len(restored)
+        if expired:
+            self.expired[market] += expired
+        return [trade for trade in trades if trade.event_time >= horizon], restored, expired
+
+    def _believable(
+        self, market: Market, job: str | None, covered: tuple[Micros, Micros]
+    ) -> tuple[Micros, Micros]:
+        """Return what a claim covers of the time that hasn't expired, or that its job restores: all else isn't stored."""
+        from_time, to_time = covered
+        begin, end = (None if job is None else self._restores.get(job)) or (0, 0)
+        if begin <= from_time and to_time <= end:
+            return covered
+        return max(from_time, self._state.horizon(market).trades), to_time
 
     def _refuse_trades(self, record: LogRecord, market: Market, trades: Sequence[Trade]) -> None:
         details = [repr(trade)[:500] for trade in trades]

@@ -5,6 +5,7 @@ The coverage of an open span is [from, to): `to` begins at `from` and follows it
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from msgspec.structs import replace
 
@@ -48,6 +49,7 @@ class MarketLedger:
         self.late_in_coverage = 0
         self.reshaped = False
         self.rebuilds: list[tuple[Micros, Micros]] = []
+        self.restored: list[Rebuild] = []
 
     def cover(self, from_time: Micros, to_time: Micros) -> None:
         """Add [from_time, to_time) to the coverage."""
@@ -81,20 +83,20 @@ class Ledger:
             found = self.markets[market] = MarketLedger(self._state.markets[market])
         return found
 
-    def walk(self, intake: Intake, inserted: dict[int, TradeBatch]) -> None:
-        """Apply the events in order; `inserted` has the trades that are new, by their record's offset."""
+    def walk(self, intake: Intake, inserted: Iterable[TradeBatch]) -> None:
+        """Apply the events in order; `inserted` has the trades that are new."""
+        arrived = {(batch.offset, batch.restored): batch for batch in inserted}
         for event in intake.events:
             match event:
-                case TradesArrived(offset=offset):
-                    if offset in inserted:
-                        self._trades(inserted[offset])
+                case TradesArrived(offset=offset, restored=restored):
+                    if (offset, restored) in arrived:
+                        self._trades(arrived[offset, restored])
                 case JobSeen():
                     self._job_seen(event)
                 case JobOver():
                     self._job_over(event)
                 case Rebuild():
-                    rebuilds = self.market(event.market).rebuilds
-                    rebuilds.append((event.from_time, event.to_time))
+                    self._rebuild(event)
                 case _:
                     self._span(event)
 
@@ -121,7 +123,7 @@ class Ledger:
         times = [trade.event_time for trade in batch.trades]
         earliest, latest = min(times), max(times)
         coverage = ledger.coverage
-        if coverage.end is not None and earliest < coverage.end:
+        if coverage.end is not None and earliest < coverage.end and not batch.restored:
             ledger.late_in_coverage += sum(map(coverage.contains, times))
         if batch.job is not None:
             job = self.jobs[batch.job]
@@ -173,8 +175,27 @@ class Ledger:
                 last_append_time=event.append_time,
             )
         self.jobs[event.job] = replace(
-            job, last_append_time=event.append_time, state="open", ended_time=None
+            job,
+            last_append_time=event.append_time,
+            state="open",
+            ended_time=None,
+            expired=job.expired + event.expired,
+            restores=event.restores or job.restores,
         )
+
+    def _rebuild(self, event: Rebuild) -> None:
+        """Take what is asked; expired time only while a job that restores it is open: nobody else knows that it is whole."""
+        ledger = self.market(event.market)
+        if event.restored_since is None:
+            ledger.rebuilds.append((event.from_time, event.to_time))
+        elif any(
+            job.market == event.market
+            and job.restores is not None
+            and job.restores[0] <= event.restored_since
+            and event.to_time <= job.restores[1]
+            for job in self.jobs.values()
+        ):
+            ledger.restored.append(event)
 
     def _job_over(self, event: JobOver) -> None:
         if event.unfillable is not None:

@@ -7,11 +7,12 @@ import msgspec
 
 from vegamite_aggregator.core.demand import IncompleteRange, RebuildRange, Wants
 from vegamite_aggregator.core.fold import Series, fold_trades
+from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import Intake, TradeBatch
 from vegamite_aggregator.core.ledger import Ledger, MarketLedger
 from vegamite_aggregator.core.reason import reason_of, weightier
 from vegamite_aggregator.core.rows import CandleKey
-from vegamite_aggregator.core.state import MarketState, PartitionState, job_is_over
+from vegamite_aggregator.core.state import FOREVER, MarketState, PartitionState, job_is_over
 from vegamite_aggregator.core.tally import Tally, exactly, merge
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.coverage import Span, SpanSet
@@ -20,6 +21,7 @@ from vegamite_common.domain.time import DAY, Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Trade
 from vegamite_common.messages.candles import RevisionReason
+from vegamite_common.messages.trades import Rebuild
 
 LONG = (Timeframe.D3, Timeframe.W1, Timeframe.MO1)
 """The timeframes above a day, each rolled up from days."""
@@ -59,7 +61,7 @@ def prepare(
 ) -> Plan:
     """Return the step's plan, given the trades that the store inserted and T; `state` has every market of the intake."""
     ledger = Ledger(state)
-    ledger.walk(intake, {batch.offset: batch for batch in inserted})
+    ledger.walk(intake, inserted)
     if log_time is not None:
         ledger.forget_spans(log_time - timing.span_silence)
     deltas = {
@@ -86,7 +88,8 @@ def prepare(
 def _by_market(batches: Iterable[TradeBatch]) -> dict[Market, list[TradeBatch]]:
     grouped: dict[Market, list[TradeBatch]] = {}
     for batch in batches:
-        grouped.setdefault(batch.market, []).append(batch)
+        if not batch.restored:  # those are folded when they are whole
+            grouped.setdefault(batch.market, []).append(batch)
     return grouped
 
 
@@ -148,7 +151,8 @@ def _wants(
     for market, changed in ledger.markets.items():
         if changed.coverage is not changed.before:
             incomplete += _incomplete(market, state.markets[market], changed)
-        rebuilds += _rebuilds(market, changed.rebuilds)
+        rebuilds += _rebuilds(market, changed.rebuilds, state.horizon(market))
+        rebuilds += _restored(market, changed.restored, state.horizon(market))
     return Wants(
         keys=keys,
         incomplete=tuple(incomplete),
@@ -187,17 +191,39 @@ def _incomplete(
                     yield IncompleteRange(market, timeframe, from_time, to_time)
 
 
-def _rebuilds(market: Market, asked: Iterable[tuple[Micros, Micros]]) -> Iterator[RebuildRange]:
-    """Yield the asked times as disjoint ranges of whole days."""
+def _rebuilds(
+    market: Market, asked: Iterable[tuple[Micros, Micros]], horizon: Horizon
+) -> Iterator[RebuildRange]:
+    """Yield the asked times as disjoint ranges of whole days, without those whose trades have expired."""
     days = SpanSet(
         Span(from_time - from_time % DAY, to_time + -to_time % DAY) for from_time, to_time in asked
     )
-    for span in days:
-        last = span.to_time - 1
-        yield RebuildRange(
-            market=market,
-            from_time=span.from_time,
-            to_time=span.to_time,
-            days_from=min(timeframe.open_time(span.from_time) for timeframe in LONG),
-            days_to=max(timeframe.close_time(timeframe.open_time(last)) for timeframe in LONG),
+    for span in days.within(horizon.whole_day, FOREVER):
+        yield _rebuild(market, span, long_from=horizon.of_candles(Timeframe.D1))
+
+
+def _restored(market: Market, asked: Iterable[Rebuild], horizon: Horizon) -> Iterator[RebuildRange]:
+    """Yield the whole days among the asked times whose trades had expired and are there again."""
+    for rebuild in asked:
+        from_time = rebuild.from_time + -rebuild.from_time % DAY
+        to_time = min(
+            rebuild.to_time - rebuild.to_time % DAY, horizon.trades - horizon.trades % DAY
         )
+        if from_time < to_time:
+            since = rebuild.restored_since or from_time
+            yield _rebuild(market, Span(from_time, to_time), long_from=since, restored=True)
+
+
+def _rebuild(
+    market: Market, span: Span, *, long_from: Micros, restored: bool = False
+) -> RebuildRange:
+    last = span.to_time - 1
+    return RebuildRange(
+        market=market,
+        from_time=span.from_time,
+        to_time=span.to_time,
+        days_from=min(timeframe.open_time(span.from_time) for timeframe in LONG),
+        days_to=max(timeframe.close_time(timeframe.open_time(last)) for timeframe in LONG),
+        long_from=long_from,
+        restored=restored,
+    )

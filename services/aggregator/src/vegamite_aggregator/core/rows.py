@@ -47,7 +47,8 @@ class Job(msgspec.Struct, frozen=True):
     """A row of `job`; opened and last append time are the log's, `ended_time` our clock's, in microseconds.
 
     An open job with `ended_time` set said that it ended but still holds candles, which the next steps release, a portion
-    each. `trades` counts its trades that were stored.
+    each. `trades` counts its trades that were stored, `expired` those that were not, being older than the horizon and
+    outside [from, to) in `restores`.
     """
 
     job: str
@@ -58,6 +59,8 @@ class Job(msgspec.Struct, frozen=True):
     state: JobState = "open"
     ended_time: Micros | None = None
     trades: int = 0
+    expired: int = 0
+    restores: tuple[Micros, Micros] | None = None
 
 
 class GapRow(msgspec.Struct, frozen=True):

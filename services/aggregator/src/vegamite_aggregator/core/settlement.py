@@ -42,6 +42,16 @@ class _Verdict(NamedTuple):
     reason: RevisionReason | None = None
 
 
+def _long_range(asked: RebuildRange, timeframe: Timeframe) -> tuple[Micros, Micros]:
+    """Return between which open times candles above a day are computed again from their days; may be empty."""
+    first = timeframe.open_time(asked.from_time)
+    if first < asked.long_from:
+        first = timeframe.close_time(first)
+    if asked.restored:
+        return first, timeframe.open_time(asked.to_time)
+    return first, timeframe.close_time(timeframe.open_time(asked.to_time - 1))
+
+
 class Settlement:
     """One market's candles in one step; afterwards its attributes say what became of them. Within `exactly()`."""
 
@@ -68,6 +78,7 @@ class Settlement:
         self._deltas: Mapping[CandleKey, Delta] = plan.deltas.get(market, {})
         self._loaded = {stored.key: stored for stored in loaded.candles.get(market, ())}
         self._exact: dict[CandleKey, Tally] = {}
+        self._exact_reason: RevisionReason = "correction"
         self._lost: set[CandleKey] = set()  # in memory, but found missing in the store
         self._coverage = coverage
         self._standing = Standing(epoch=epoch, as_of=plan.intake.next_offset - 1, updated_at=now)
@@ -90,6 +101,7 @@ class Settlement:
     def rebuild(self, asked: RebuildRange, fold: TradeFold) -> None:
         """Decide the candles of whole days by all their stored trades; before `settle`."""
         totals = fold.total()
+        self._exact_reason = "import" if asked.restored else "correction"
         self._lost |= {
             key
             for key in self._state.candles
@@ -100,6 +112,7 @@ class Settlement:
         for key in self._deltas:
             # Days beside the asked ones are parts of the same longer candles.
             beside = key[0] is Timeframe.D1 and asked.days_from <= key[1] < asked.days_to
+            beside = beside and not asked.restored
             if beside and key not in self._settled:
                 self._settle(key)
         days = {
@@ -108,8 +121,7 @@ class Settlement:
             if (stored := self._find((Timeframe.D1, open_time))) is not None
         }
         for timeframe in LONG:
-            first = timeframe.open_time(asked.from_time)
-            end = timeframe.close_time(timeframe.open_time(asked.to_time - 1))
+            first, end = _long_range(asked, timeframe)
             inside = {at: tally for at, tally in days.items() if first <= at < end}
             self._replace(timeframe, roll_series(inside, timeframe), first, end)
 
@@ -187,7 +199,7 @@ class Settlement:
         if exact is not None:
             if stored is not None and tally_of(stored.candle) == exact:
                 return None, None
-            return exact, delta.reason if delta is not None else "correction"
+            return exact, delta.reason if delta is not None else self._exact_reason
         if delta is None:
             return None, None
         if stored is None:

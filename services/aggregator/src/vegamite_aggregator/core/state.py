@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from vegamite_aggregator.core.horizon import NOTHING_EXPIRED, Horizon
 from vegamite_aggregator.core.rows import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.coverage import Span, SpanSet
@@ -140,10 +141,13 @@ class PartitionState:
 
     `version` is the fence's, which each commit raises by one. `jobs` are those whose row says `open`. `markets` has every
     market of the partition that the store knows; one that a batch mentions first is loaded and put there before `prepare`.
+    `horizons` has every market of the partition of which something expired, in `markets` or not; since a horizon moves only
+    together with the fence's version, it holds as long as the state does.
     """
 
     __slots__ = (
         "epoch",
+        "horizons",
         "jobs",
         "last_append_time",
         "markets",
@@ -164,8 +168,9 @@ class PartitionState:
         open_spans: Iterable[OpenSpan] = (),
         jobs: Iterable[Job] = (),
         markets: Mapping[Market, MarketState] | None = None,
+        horizons: Mapping[Market, Horizon] | None = None,
     ) -> None:
-        """Take the fence row and the partition's rows of `open_span` and `job` (open ones)."""
+        """Take the fence row and the partition's rows of `open_span`, `job` (open ones) and `horizon`."""
         self.partition = partition
         self.epoch = epoch
         self.version = version
@@ -174,6 +179,11 @@ class PartitionState:
         self.open_spans = {(span.writer, span.market): span for span in open_spans}
         self.jobs = {job.job: job for job in jobs}
         self.markets: dict[Market, MarketState] = dict(markets or {})
+        self.horizons: Mapping[Market, Horizon] = dict(horizons or {})
+
+    def horizon(self, market: Market) -> Horizon:
+        """Return up to where the market's trades and candles have expired."""
+        return self.horizons.get(market, NOTHING_EXPIRED)
 
     def apply(self, changes: "Changes") -> None:
         """Take over what was committed, and count the commit in `version`."""

@@ -40,6 +40,14 @@ class Reporter:
                     detail=refused.detail,
                 )
 
+        for market, count in intake.expired.items():
+            if self._first_in_minute(market):
+                log.warning(
+                    "trades came after their time had expired: they are not stored",
+                    market=market.key,
+                    trades=count,
+                )
+
     def step(self, statistics: Statistics, *, contradicting: int) -> None:
         """Count what a committed step did."""
         for outcome, count in (
@@ -52,6 +60,8 @@ class Reporter:
         for event, count in (("final", statistics.finals), ("revision", statistics.revisions)):
             if count:
                 CANDLES.labels(event).inc(count)
+        if statistics.expired:
+            LATE_TRADES.labels("expired").inc(statistics.expired)
         if statistics.late:
             LATE_TRADES.labels("final").inc(statistics.late)
         for market, count in statistics.late_in_coverage.items():
