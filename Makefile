@@ -159,6 +159,10 @@ cluster-test-with-docker:
 	compose/images
 	$(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/cluster
 
+.PHONY: bench-peers
+bench-peers: install services ## Compare with Quix Streams, bytewax and Kafka Streams (ARGS="--trades 500000 --runs 1")
+	@$(BIN)/python benchmarks/peers/run.py $(ARGS)
+
 # --- running in containers ------------------------------------------------------------------------
 
 # From the environment, as for compose/images: TAG=… REGISTRY=… PYTHON_IMAGE=…
@@ -214,6 +218,7 @@ lock: install ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=
 	  $(compile) -c requirements/dev.txt services/$$name/pyproject.toml -o requirements/$$name.txt; \
 	done
 	$(compile) -c requirements/dev.txt libs/standalone/pyproject.toml -o requirements/standalone.txt
+	$(compile) benchmarks/peers/peers.in -o benchmarks/peers/peers.txt
 
 # --- releasing ------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+# Beside requirements/: what benchmarks/peers/run.py installs into an environment of its own.
+PEERS = "../benchmarks/peers/peers"
 LOCKS = ["dev", "node", "build", "collector", "aggregator", "api", "standalone"]
 
 
@@ -35,7 +37,7 @@ def test_these_are_all_locks(repository: Path) -> None:
     assert {path.stem for path in repository.glob("requirements/*.txt")} == set(LOCKS)
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, PEERS])
 def test_a_lock_names_no_host_and_no_path(repository: Path, name: str) -> None:
     text = (repository / "requirements" / f"{name}.txt").read_text()
 
@@ -45,7 +47,7 @@ def test_a_lock_names_no_host_and_no_path(repository: Path, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, PEERS])
 def test_every_package_of_a_lock_is_pinned_by_hash(repository: Path, name: str) -> None:
     text = (repository / "requirements" / f"{name}.txt").read_text()
     entries = [entry for entry in re.split(r"\n(?=\S)", text) if entry.strip()]
