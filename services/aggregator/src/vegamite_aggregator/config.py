@@ -23,6 +23,9 @@ class AggregatorSection(ServiceSection):
     update_interval_ms: int = Field(default=250, ge=10)
     """Least time between two published in-progress states of one market and timeframe."""
 
+    dead_letter_limit: int = Field(default=1000, ge=0, le=1_000_000)
+    """Most records that a partition sets apart as dead letters within an hour; at the next one it stops, and waits."""
+
     tick_interval_ms: int = Field(default=500, ge=50)
     """How often a partition without records looks whether something has become final, or silent, by the clock."""
 

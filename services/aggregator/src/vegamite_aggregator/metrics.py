@@ -73,6 +73,11 @@ STEP_SECONDS = Histogram(
 LOCKS_BROKEN = Counter(
     "vegamite_aggregator_fence_locks_broken_total", "Backends ended because they held a fence"
 )
+WAITING_PARTITIONS = Gauge(
+    "vegamite_aggregator_waiting_partitions",
+    "Partitions that can't go on, by cause: failing, publishing, held",
+    ["cause"],
+)
 PARTITIONS = Gauge("vegamite_aggregator_partitions", "Partitions that this process owns")
 LAG = Gauge(
     "vegamite_aggregator_lag_records",

@@ -314,6 +314,44 @@ def test_only_what_the_store_inserted_is_kept(trade: MakeTrade) -> None:
     assert [(batch.offset, batch.trades) for batch in kept] == [(0, (trade(2, NOON),))]
 
 
+@pytest.mark.parametrize(
+    "beyond", [b"{", trades_record(Trade("9", 9, NOON + HOUR, Decimal(1), Decimal(1)))]
+)
+def test_reading_stops_before_the_record_that_would_be_one_too_many(
+    beyond: bytes | TradesRecord, trade: MakeTrade
+) -> None:
+    values = (b"[", trades_record(trade(1, NOON)), beyond, trades_record(trade(2, NOON)))
+    records = [
+        Record(at, NOON + at, KEY, value if isinstance(value, bytes) else encode_trades(value))
+        for at, value in enumerate(values)
+    ]
+
+    def taken(letters_left: int | None) -> Intake:
+        return read_batch(
+            state(),
+            records,
+            partition_of=partition_of,
+            timing=TIMING,
+            letters_left=letters_left,
+        )
+
+    for many in (None, 2, 7):
+        intake = taken(many)
+        assert (intake.next_offset, intake.held, len(intake.refused)) == (4, None, 2)
+    one = taken(1)
+    assert (one.next_offset, one.last_append_time) == (2, NOON + 1)
+    assert one.held is not None
+    assert one.held.record is records[2]
+    assert [letter.record.offset for letter in one.refused] == [0]
+    assert [refused.offset for refused in one.quarantined] == [0]
+    assert [batch.offset for batch in one.trades] == [1]
+    assert one.events == (SpanBroken(MARKET), TradesArrived(1))
+    none = taken(0)
+    assert (none.next_offset, none.events, none.trades, none.refused) == (0, (), (), ())
+    assert none.held is not None
+    assert none.held.reason == "undecodable"
+
+
 def test_a_letter_goes_under_the_records_key_unless_that_is_too_long_to_be_one() -> None:
     records = [Record(5, NOON, key, b"?") for key in (KEY, None, b"\xff", b"k" * 5000)]
     refused = [RefusedRecord(record, "undecodable", "no JSON") for record in records]

@@ -7,6 +7,7 @@ import pytest
 from vegamite_aggregator.core.changes import Changes, MarketChanges, OutboxRecord
 from vegamite_aggregator.core.rows import StoredCandle
 from vegamite_aggregator.ports import OutboxRow, StoreError
+from vegamite_aggregator.service.condition import Conditions
 from vegamite_aggregator.service.publisher import OUTBOX_ROWS, Publisher, Updates
 from vegamite_common.bus.port import CANDLES, STATUS, Ack, BusError, Record
 from vegamite_common.domain.candle import Candle
@@ -78,8 +79,12 @@ class Log:
         return Ack(partition, 0, len(records), 0)
 
 
-def publisher(store: Store, log: Log, *, interval: float = 0.01) -> Publisher:
-    return Publisher(3, outbox=store, producer=log, interval=interval)
+def publisher(
+    store: Store, log: Log, *, interval: float = 0.01, conditions: Conditions | None = None
+) -> Publisher:
+    return Publisher(
+        3, outbox=store, producer=log, interval=interval, conditions=conditions or Conditions()
+    )
 
 
 def rows(count: int, *, topic: str = CANDLES, size: int = 1) -> list[OutboxRow]:

@@ -14,6 +14,7 @@ import asyncpg
 import structlog
 
 from vegamite_aggregator.adapters.row import Connection, optional_datetime
+from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.metrics import LOCKS_BROKEN
 from vegamite_aggregator.ports import FenceLostError, StoreError
 from vegamite_common.domain.time import Micros
@@ -35,7 +36,8 @@ STORE_FAULTS: tuple[type[BaseException], ...] = (
 
 _LOCK = "SELECT version FROM partition_fence WHERE partition = $1 FOR UPDATE"
 _WRITE = """
-    UPDATE partition_fence SET version = version + 1, epoch = $2, next_offset = $3, last_append_time = $4, owner = $5
+    UPDATE partition_fence SET version = version + 1, epoch = $2, next_offset = $3, last_append_time = $4, owner = $5,
+        set_apart = $6, set_apart_since = $7
     WHERE partition = $1
 """
 
@@ -96,10 +98,18 @@ async def advance(
     next_offset: int,
     last_append_time: Micros | None,
     owner: str,
+    set_apart: SetApart,
 ) -> None:
     """Write the fence's next version with where the log was read to, inside the transaction that locked it."""
     await connection.execute(
-        _WRITE, partition, epoch, next_offset, optional_datetime(last_append_time), owner
+        _WRITE,
+        partition,
+        epoch,
+        next_offset,
+        optional_datetime(last_append_time),
+        owner,
+        set_apart.count,
+        optional_datetime(set_apart.since),
     )
 
 

@@ -30,6 +30,7 @@ from vegamite_aggregator.adapters.row import (
 )
 from vegamite_aggregator.adapters.time_partition import TimePartitions
 from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
+from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
 from vegamite_aggregator.core.fold import TradeFold
@@ -42,9 +43,10 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.postgres import describe as describe_fault
 
-_FENCE = (
-    "SELECT version, epoch, next_offset, last_append_time FROM partition_fence WHERE partition = $1"
-)
+_FENCE = """
+    SELECT version, epoch, next_offset, last_append_time, set_apart, set_apart_since FROM partition_fence
+    WHERE partition = $1
+"""
 _NEW_FENCE = """
     INSERT INTO partition_fence (partition, version, epoch, next_offset, owner) VALUES ($1, 0, $2, $3, $4)
     ON CONFLICT DO NOTHING
@@ -102,6 +104,7 @@ class PostgresCandleStore:
             jobs=[job_row(row, names[row["market_key"]]) for row in jobs],
             markets=await self._market_states(connection, rows),
             horizons=await self._horizons(connection, partition),
+            set_apart=SetApart(optional_micros(fence["set_apart_since"]), fence["set_apart"]),
         )
 
     async def _horizons(self, connection: Connection, partition: int) -> dict[Market, Horizon]:
@@ -283,6 +286,7 @@ class PostgresStep:
             next_offset=changes.next_offset,
             last_append_time=changes.last_append_time,
             owner=self._store.owner,
+            set_apart=changes.set_apart or self._state.set_apart,
         )
         self.written = True
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.rows import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import SpanSet
@@ -57,7 +58,7 @@ class Statistics(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """All that one step changes; upserts are whole rows. Delete before upserting: a key may be in both.
 
-    Written with the fence row: `version` + 1, `epoch`, `next_offset`, `last_append_time`. `changed` says whether anything
+    Written with the fence row: `version` + 1, `epoch`, `next_offset`, `last_append_time`, `set_apart` (None: as it was). `changed` says whether anything
     differs, the offset included: a step without it needs no commit.
     """
 
@@ -70,4 +71,5 @@ class Changes(msgspec.Struct, frozen=True):
     open_spans_deleted: Sequence[tuple[str, Market]] = ()
     jobs: Sequence[Job] = ()
     outbox: Sequence[OutboxRecord] = ()
+    set_apart: SetApart | None = None
     statistics: Statistics = Statistics()

@@ -64,6 +64,9 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
         open_spans_deleted=open_spans_deleted,
         jobs=jobs,
         outbox=outbox,
+        set_apart=state.set_apart.plus(
+            len(plan.intake.refused), now=now, window=plan.timing.letter_window
+        ),
         statistics=Statistics(
             inserted=plan.inserted,
             duplicate=offered - plan.inserted + plan.intake.repeated,

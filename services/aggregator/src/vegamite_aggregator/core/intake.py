@@ -169,8 +169,8 @@ class Intake(msgspec.Struct, frozen=True):
 
     `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
     itself, `contradicting` those of them whose content differs from the first, `expired` those too old to be stored, by
-    market. `skipped` counts records before the
-    expected offset; reading stops before a record beyond it, whose offset is then `hole`.
+    market. `skipped` counts records before the expected offset; reading stops before a record beyond it, whose offset is then
+    `hole`, and before one that was refused and may not be set apart any more, which is then `held`.
     """
 
     next_offset: int
@@ -185,6 +185,7 @@ class Intake(msgspec.Struct, frozen=True):
     expired: Mapping[Market, int] = {}
     skipped: int = 0
     hole: int | None = None
+    held: RefusedRecord | None = None
 
 
 def read_batch(
@@ -193,12 +194,14 @@ def read_batch(
     *,
     partition_of: Callable[[bytes], int],
     timing: Timing,
+    letters_left: int | None = None,
 ) -> Intake:
     """Return what the records from `state.next_offset` on say; never raises for what is in them.
 
-    `partition_of` gives the partition of a market's key: a record in another partition than its market's is refused.
+    `partition_of` gives the partition of a market's key: a record in another partition than its market's is refused. At
+    most `letters_left` records are set apart (None: any number).
     """
-    reading = _Reading(state, partition_of, timing)
+    reading = _Reading(state, partition_of, timing, letters_left)
     next_offset, last_append_time = state.next_offset, state.last_append_time
     skipped, hole = 0, None
     for record in records:
@@ -209,6 +212,8 @@ def read_batch(
             hole = record.offset
             break
         reading.take(record)
+        if reading.held is not None:
+            break
         next_offset = record.offset + 1
         last_append_time = record.append_time
     return Intake(
@@ -224,6 +229,7 @@ def read_batch(
         expired=reading.expired,
         skipped=skipped,
         hole=hole,
+        held=reading.held,
     )
 
 
@@ -249,7 +255,11 @@ class _Reading:
     """One batch being read."""
 
     def __init__(
-        self, state: PartitionState, partition_of: Callable[[bytes], int], timing: Timing
+        self,
+        state: PartitionState,
+        partition_of: Callable[[bytes], int],
+        timing: Timing,
+        letters_left: int | None,
     ) -> None:
         self.events: list[Event] = []
         self.batches: list[TradeBatch] = []
@@ -260,6 +270,8 @@ class _Reading:
         self.contradicting = 0
         self.expired: Counter[Market] = Counter()
         self._restores = {job.job: job.restores for job in state.jobs.values()}
+        self.held: RefusedRecord | None = None
+        self._letters_left = letters_left
         self._state = state
         self._partition_of = partition_of
         self._future = timing.future
@@ -267,7 +279,7 @@ class _Reading:
         self._seen: dict[Market, dict[tuple[Micros, str], Trade]] = {}
 
     def take(self, record: LogRecord) -> None:
-        """Add what one record says."""
+        """Add what one record says; nothing of it where it is refused and has to be `held`."""
         try:
             decoded = decode_trades(record.value)
             _check(decoded)
@@ -330,15 +342,25 @@ class _Reading:
         with contextlib.suppress(ValueError):
             market = None if record.key is None else Market.parse(record.key.decode())
         detail = detail[:500]
+        if not self._set_apart(RefusedRecord(record, reason, detail)):
+            return
         self.quarantined.append(Quarantined(record.offset, market, reason, detail))
-        self.refused.append(RefusedRecord(record, reason, detail))
         if market is not None and market in self._state.markets:
             self.markets.add(market)
             self.events.append(SpanBroken(market))
 
+    def _set_apart(self, refused: RefusedRecord) -> bool:
+        """Take a record for the dead letters; False, and it is held, where there may be no more of them."""
+        if self._letters_left is not None and len(self.refused) >= self._letters_left:
+            self.held = refused
+            return False
+        self.refused.append(refused)
+        return True
+
     def _take_trades(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
         good: list[Trade] = []
         refused: list[Trade] = []
+        repeated = contradicting = 0
         seen = self._seen.setdefault(market, {})
         latest = decoded.received_time + self._future
         for trade in decoded.trades:
@@ -350,14 +372,20 @@ class _Reading:
             if first is trade:
                 good.append(trade)
             else:
-                self.repeated += 1
-                self.contradicting += first != trade
+                repeated += 1
+                contradicting += first != trade
+        if refused and not self._refuse_trades(record, market, refused):
+            return  # and nothing after it is read
+        self.repeated += repeated
+        self.contradicting += contradicting
         self._keep(record, market, decoded, good)
-        if refused:
-            self._refuse_trades(record, market, refused)
-            if decoded.job is None:
-                self.events.append(SpanBroken(market))
-        elif decoded.covered is not None:
+        if not refused:
+            self._claim(record, market, decoded)
+        elif decoded.job is None:
+            self.events.append(SpanBroken(market))
+
+    def _claim(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
+        if decoded.covered is not None:
             from_time, to_time = self._believable(market, decoded.job, decoded.covered)
             if from_time < min(to_time, record.append_time):
                 self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
@@ -411,14 +439,16 @@ class _Reading:
             return covered
         return max(from_time, self._state.horizon(market).trades), to_time
 
-    def _refuse_trades(self, record: LogRecord, market: Market, trades: Sequence[Trade]) -> None:
+    def _refuse_trades(self, record: LogRecord, market: Market, trades: Sequence[Trade]) -> bool:
         details = [repr(trade)[:500] for trade in trades]
+        named = tuple(trade.trade_id for trade in trades)
+        if not self._set_apart(RefusedRecord(record, FUTURE, details[0], named)):
+            return False
         self.quarantined += [
             Quarantined(record.offset, market, FUTURE, detail, trade.trade_id)
             for trade, detail in zip(trades, details, strict=True)
         ]
-        named = tuple(trade.trade_id for trade in trades)
-        self.refused.append(RefusedRecord(record, FUTURE, details[0], named))
+        return True
 
 
 def _check(record: TradesTopicRecord) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.horizon import NOTHING_EXPIRED, Horizon
 from vegamite_aggregator.core.rows import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
 from vegamite_aggregator.core.timing import Timing
@@ -143,6 +144,7 @@ class PartitionState:
     market of the partition that the store knows; one that a batch mentions first is loaded and put there before `prepare`.
     `horizons` has every market of the partition of which something expired, in `markets` or not; since a horizon moves only
     together with the fence's version, it holds as long as the state does.
+    `set_apart` counts the latest dead letters.
     """
 
     __slots__ = (
@@ -154,6 +156,7 @@ class PartitionState:
         "next_offset",
         "open_spans",
         "partition",
+        "set_apart",
         "version",
     )
 
@@ -169,6 +172,7 @@ class PartitionState:
         jobs: Iterable[Job] = (),
         markets: Mapping[Market, MarketState] | None = None,
         horizons: Mapping[Market, Horizon] | None = None,
+        set_apart: SetApart | None = None,
     ) -> None:
         """Take the fence row and the partition's rows of `open_span`, `job` (open ones) and `horizon`."""
         self.partition = partition
@@ -179,6 +183,7 @@ class PartitionState:
         self.open_spans = {(span.writer, span.market): span for span in open_spans}
         self.jobs = {job.job: job for job in jobs}
         self.markets: dict[Market, MarketState] = dict(markets or {})
+        self.set_apart = set_apart or SetApart()
         self.horizons: Mapping[Market, Horizon] = dict(horizons or {})
 
     def horizon(self, market: Market) -> Horizon:
@@ -191,6 +196,7 @@ class PartitionState:
         self.epoch = changes.epoch
         self.next_offset = changes.next_offset
         self.last_append_time = changes.last_append_time
+        self.set_apart = changes.set_apart or self.set_apart
         for key in changes.open_spans_deleted:
             self.open_spans.pop(key, None)
         for span in changes.open_spans:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from vegamite_common.domain.time import SECOND, Micros
+from vegamite_common.domain.time import HOUR, SECOND, Micros
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -10,13 +10,15 @@ class Timing(msgspec.Struct, frozen=True):
 
     `grace`: an interval without coverage is final so long after its end. `job_silence`: a job without records for so long
     is over. `span_silence`: an open span that no heartbeat reached for so long is forgotten, its writer being dead; one that
-    lives opens it again. `future`: how far ahead of its received time a trade may be. `fetch_age`: how old a look at the log's end may be.
+    lives opens it again. `letter_window`: the time in which a partition may set only so many records
+    apart. `future`: how far ahead of its received time a trade may be. `fetch_age`: how old a look at the log's end may be.
     """
 
     grace: Micros = 30 * SECOND
     job_silence: Micros = 60 * SECOND
     span_silence: Micros = 600 * SECOND
     future: Micros = 5 * SECOND
+    letter_window: Micros = HOUR
     fetch_age: Micros = 1 * SECOND
 
 

@@ -6,8 +6,9 @@ import structlog
 
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.timing import Timing
-from vegamite_aggregator.metrics import PARTITIONS
+from vegamite_aggregator.metrics import PARTITIONS, WAITING_PARTITIONS
 from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError
+from vegamite_aggregator.service.condition import Conditions
 from vegamite_aggregator.service.measure import export_measures
 from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
@@ -34,6 +35,7 @@ POLL_SECONDS = 0.5
 
 LAG_COMMIT_SECONDS = 5.0
 MEASURE_SECONDS = 2.0
+HEALTH_SECONDS = 0.5
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
 UNASSIGNED_SECONDS = 10.0
@@ -49,6 +51,7 @@ def timing_of(clock: Clock) -> Timing:
         job_silence=clock.span(60),
         span_silence=clock.span(600),
         future=clock.span(5),
+        letter_window=clock.span(3600),
         fetch_age=clock.span(1),
     )
 
@@ -77,6 +80,7 @@ class AggregatorService:
         self._new_log_epoch = new_log_epoch
         self._timing = timing_of(clock)
         self._reporter = Reporter(clock)
+        self._conditions = Conditions()
         self._partitions = 0
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -98,6 +102,7 @@ class AggregatorService:
                     group.create_task(self._commit_for_lag(member), name="lag"),
                     group.create_task(self._make_partitions_ahead(), name="ahead"),
                     group.create_task(self._keep_measuring(), name="measures"),
+                    group.create_task(self._tell_health(), name="health"),
                 ]
                 self.health.set_ready(ready=True)
                 await stop.wait()
@@ -193,8 +198,10 @@ class AggregatorService:
                 outbox=self._outbox,
                 producer=self._bus.producer(),
                 interval=section.update_interval_ms / 1000,
+                conditions=self._conditions,
             ),
             reporter=self._reporter,
+            conditions=self._conditions,
             clock=self._clock,
             timing=self._timing,
             partitions=self._partitions,
@@ -203,6 +210,7 @@ class AggregatorService:
                 batch_bytes=section.batch_max_bytes,
                 queue_bytes=section.queue_max_bytes,
                 tick_seconds=section.tick_interval_ms / 1000,
+                letter_limit=section.dead_letter_limit,
             ),
         )
         self._workers[partition] = worker
@@ -248,6 +256,15 @@ class AggregatorService:
                 self._clock,
             )
             await asyncio.sleep(MEASURE_SECONDS)
+
+    async def _tell_health(self) -> None:
+        """Be ready while nothing that this process has to do has failed for long."""
+        while True:
+            for cause, count in self._conditions.counts().items():
+                WAITING_PARTITIONS.labels(cause).set(count)
+            reason = self._conditions.reason()
+            self.health.set_ready(ready=reason is None, reason=reason or "")
+            await asyncio.sleep(HEALTH_SECONDS)
 
     async def _make_partitions_ahead(self) -> None:
         """Make the time partitions of the coming days before their first trade needs them."""

@@ -9,6 +9,7 @@ from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.metrics import CANDLES as CANDLE_EVENTS
 from vegamite_aggregator.metrics import OUTBOX
 from vegamite_aggregator.ports import Outbox, OutboxRow, StoreError
+from vegamite_aggregator.service.condition import Cause, Conditions
 from vegamite_common.bus.port import CANDLES, BusError, Producer, Record
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
@@ -16,7 +17,6 @@ from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.messages.candles import CandlesRecord, encode_candles
 from vegamite_common.runtime.backoff import Backoff
-from vegamite_common.runtime.logging import RepeatedFault
 
 OUTBOX_ROWS = 200
 BATCH_BYTES = 500_000
@@ -81,9 +81,16 @@ class Publisher:
     """Publishes for one partition: at once what is committed; updates behind it, at most once in `interval` seconds."""
 
     def __init__(
-        self, partition: int, *, outbox: Outbox, producer: Producer, interval: float
+        self,
+        partition: int,
+        *,
+        outbox: Outbox,
+        producer: Producer,
+        interval: float,
+        conditions: Conditions,
     ) -> None:
         self._partition = partition
+        self._conditions = conditions
         self._outbox = outbox
         self._producer = producer
         self._interval = interval
@@ -102,18 +109,15 @@ class Publisher:
     async def run(self) -> None:
         """Publish until cancelled; while store or log are away, try again with growing delays."""
         backoff = Backoff(first_seconds=0.2, limit_seconds=10.0)
-        fault = RepeatedFault(
-            "committed candles wait", over="committed candles go out", partition=self._partition
-        )
         while True:
             await self._something_due()
             try:
                 await self.publish()
             except (StoreError, BusError) as error:
-                fault.failed(error)
+                self._conditions.failed(Cause.PUBLISHING, self._partition, error)
                 await asyncio.sleep(backoff.next_delay())
                 continue
-            fault.went_well()
+            self._conditions.went_well(Cause.PUBLISHING, self._partition)
             backoff.reset()
 
     async def _something_due(self) -> None:

@@ -18,12 +18,18 @@ from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.discontinuity import discontinuity
-from vegamite_aggregator.core.intake import Intake, only_inserted, read_batch
+from vegamite_aggregator.core.intake import (
+    Intake,
+    RefusedRecord,
+    only_inserted,
+    read_batch,
+)
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
 from vegamite_aggregator.metrics import DISCONTINUITIES, STEP_SECONDS, STEPS
 from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchError, StoreError
+from vegamite_aggregator.service.condition import Cause, Conditions
 from vegamite_aggregator.service.inbox import Inbox
 from vegamite_aggregator.service.measure import PartitionMeasure
 from vegamite_aggregator.service.publisher import Publisher
@@ -34,7 +40,6 @@ from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
-from vegamite_common.runtime.logging import RepeatedFault
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +67,19 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     batch_bytes: int
     queue_bytes: int
     tick_seconds: float
+    letter_limit: int
+    """How many records may be set apart in a window (`SetApart`)."""
+
+
+class _HeldError(Exception):
+    """The next record was refused, and may not be set apart any more."""
+
+    def __init__(self, held: RefusedRecord, limit: int) -> None:
+        super().__init__(
+            f"record {held.record.offset} would be one more than the {limit} that dead_letter_limit allows in an hour; "
+            f"{held.reason}: {held.detail}"
+        )
+        self.offset = held.record.offset
 
 
 class _HoleError(Exception):
@@ -79,6 +97,7 @@ class Worker:
         reader: Reader,
         publisher: Publisher,
         reporter: Reporter,
+        conditions: Conditions,
         clock: Clock,
         timing: Timing,
         partitions: int,
@@ -89,12 +108,15 @@ class Worker:
         self._reader = reader
         self._publisher = publisher
         self._reporter = reporter
+        self._conditions = conditions
         self._clock = clock
         self._timing = timing
         self._partitions = partitions
         self._options = options
         self._inbox = Inbox(max_bytes=options.queue_bytes)
         self._stopping = False
+        self._stop_asked = asyncio.Event()
+        self._held_offset: int | None = None
         self._interrupted = False
         self._seek_due = False
         self._refreshed = 0.0
@@ -124,6 +146,7 @@ class Worker:
     def stop(self) -> None:
         """End `run` after the transaction that is under way."""
         self._stopping = True
+        self._stop_asked.set()
         self._inbox.wake()
 
     async def run(self) -> None:
@@ -135,6 +158,7 @@ class Worker:
         finally:
             publishing.cancel()
             await asyncio.wait({publishing})
+            self._conditions.forget(self._partition)
 
     async def _publish_rest(self) -> None:
         """Try to leave nothing for the next owner; what stays is published by that one first."""
@@ -144,27 +168,37 @@ class Worker:
 
     async def _work_with_patience(self, publishing: "asyncio.Task[None]") -> None:
         backoff = Backoff(first_seconds=0.1, limit_seconds=5.0)
-        fault = RepeatedFault(
-            "partition waits", over="partition goes on", partition=self._partition
-        )
+        held_backoff = Backoff(first_seconds=0.5, limit_seconds=15.0)
 
         def succeeded() -> None:
-            fault.went_well()
+            self._conditions.went_well(Cause.FAILING, self._partition)
             backoff.reset()
 
         while not self._stopping:
+            delay = 0.0
             try:
                 await self._own(succeeded, publishing)
+            except _HeldError as held:
+                succeeded()
+                if held.offset != self._held_offset:
+                    self._held_offset = held.offset
+                    held_backoff.reset()
+                self._conditions.failed(Cause.HELD, self._partition, held)
+                delay = held_backoff.next_delay()
             except (FenceLostError, _HoleError) as error:
                 STEPS.labels("fence_lost").inc()
                 log.info("partition's state is loaded again", reason=str(error))
             except (StoreError, BusError) as error:
                 STEPS.labels("failed").inc()
-                fault.failed(error)
+                self._conditions.failed(Cause.FAILING, self._partition, error)
             finally:
                 self._inbox.clear()
-            if not self._stopping:
-                await asyncio.sleep(backoff.next_delay())
+            await self._pause(delay or backoff.next_delay())
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop_asked.wait()
 
     async def _own(self, succeeded: Callable[[], None], publishing: "asyncio.Task[None]") -> None:
         """Load, read from where the store says, and take steps until something breaks or a stop is asked for."""
@@ -222,17 +256,26 @@ class Worker:
         )
 
     async def _step(self, state: PartitionState, messages: Sequence[Message]) -> bool:
-        """Take one step; return whether it proved that store and fence work."""
+        """Take one step; return whether it proved that store and fence work, or that they have nothing to do."""
+        letters_left = state.set_apart.left(
+            self._options.letter_limit, now=self._clock.now(), window=self._timing.letter_window
+        )
         heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
         intake = await _computed(
             lambda: read_batch(
-                state, messages, partition_of=self._partition_of, timing=self._timing
+                state,
+                messages,
+                partition_of=self._partition_of,
+                timing=self._timing,
+                letters_left=letters_left,
             ),
             heavy=heavy,
         )
+        if intake.held is not None and intake.next_offset == state.next_offset:
+            raise _HeldError(intake.held, self._options.letter_limit)
         past = self._log_time(intake)
         if not messages and not due(state, log_time=past, timing=self._timing):
-            return False
+            return bool(self._inbox.fetched_time) and state.next_offset >= self._inbox.end_offset
         await self._make_ready(state, intake)
         started = time.perf_counter()
         async with self._store.step(state) as step:
@@ -261,6 +304,8 @@ class Worker:
         STEPS.labels("committed" if changes.changed else "idle").inc()
         self._reporter.intake(intake)
         self._reporter.step(changes.statistics, contradicting=inserted.contradicting)
+        if intake.held is not None:
+            raise _HeldError(intake.held, self._options.letter_limit)
         if intake.hole is not None:
             raise _HoleError(
                 f"partition {self._partition}: record {intake.hole} came, {intake.next_offset} was expected"
@@ -274,6 +319,9 @@ class Worker:
         self._publisher.committed(changes)
         self._measure.committed(changes)
         self.committed_offset = state.next_offset
+        if self._held_offset is not None and state.next_offset > self._held_offset:
+            self._held_offset = None
+            self._conditions.went_well(Cause.HELD, self._partition)
 
     def _partition_of(self, key: bytes) -> int:
         return partition_for(key, self._partitions)

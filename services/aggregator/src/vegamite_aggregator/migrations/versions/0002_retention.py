@@ -37,6 +37,12 @@ SCHEMA = (
         ADD COLUMN restores_to timestamptz,
         ADD COLUMN expired bigint NOT NULL DEFAULT 0
     """,
+    # How many records the partition has set apart as dead letters since then: so many are allowed in an hour.
+    """
+    ALTER TABLE partition_fence
+        ADD COLUMN set_apart integer NOT NULL DEFAULT 0,
+        ADD COLUMN set_apart_since timestamptz
+    """,
 )
 
 # Dropping locks the parent exclusively: a short wait for that lock, and the caller tries again, instead of a queue of
