@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from vegamite_common.runtime.embedded_postgres import EmbeddedPostgres
@@ -31,11 +32,15 @@ def find_tls_bin_dir() -> Path:
 class PostgresServer:
     """One real server in a folder of its own (made, and removed by `close`, unless given)."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """Choose the folder; `start` makes the server."""
+    def __init__(
+        self, directory: Path | None = None, *, settings: Mapping[str, str] | None = None
+    ) -> None:
+        """Choose the folder, and settings beside those of every test's server; `start` makes the server."""
         self._own = directory is None
         self.directory = directory or make_server_directory("postgres")
-        self._server = EmbeddedPostgres(self.directory / "postgres", settings=_SETTINGS)
+        self._server = EmbeddedPostgres(
+            self.directory / "postgres", settings={**_SETTINGS, **(settings or {})}
+        )
 
     @property
     def url(self) -> str:
