@@ -1,11 +1,11 @@
-"""How many trades a second go from Kafka into PostgreSQL, as rows and as candles of 16 timeframes, exactly once.
+r"""How many trades a second go from Kafka into PostgreSQL, as rows and as candles of 16 timeframes, exactly once.
 
 Usage: python benchmarks/aggregator_pipeline.py [--trades N] [--runs N] [--load NAME …] [--processes N …] [--config KEY=VALUE …]
 
 Real broker, real `vegamite-aggregator` process, real PostgreSQL with `fsync` on. A log as a collector wrote it (20 markets,
 spans and heartbeats, records of one second) is there before the aggregator starts; it is timed from the moment that it
 begins to read until the last offset is committed. Then the stored rows are counted, and the trades that each timeframe's
-candles tell of. The baseline, after each run on the same server, is `psql` with `\\copy` of a binary file of the same rows
+candles tell of. The baseline, after each run on the same server, is `psql` with `\copy` of a binary file of the same rows
 into a table with the same columns, checks, key and time partitions.
 
 Loads: `clean` (50 trades a market and second), `repeated` (the same, every tenth trade one that came before), `sparse` (one
@@ -89,6 +89,14 @@ class Figures:
     kafka: float
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """The copy after a run: rows a second, and the server's processor seconds a million of them."""
+
+    rows: float
+    postgres: float
+
+
 class Bench:
     """The servers of one load, and its log."""
 
@@ -102,8 +110,8 @@ class Bench:
         self._more = more
         self._psql = find_binaries().bin_dir / "psql"
 
-    async def run(self, processes: int) -> tuple[Figures, float]:
-        """Return one run's figures, and the baseline's rows a second after it."""
+    async def run(self, processes: int) -> tuple[Figures, Baseline]:
+        """Return one run's figures, and those of the baseline after it."""
         name = f"run_{uuid.uuid4().hex[:12]}"
         admin = await asyncpg.connect(self._postgres.url)
         await admin.execute(f'CREATE DATABASE "{name}"')
@@ -196,7 +204,7 @@ class Bench:
         }:
             raise SystemExit(f"candles count {counted}, {stored} trades are stored")
 
-    async def _copy(self, connection: asyncpg.Connection[asyncpg.Record], url: str) -> float:
+    async def _copy(self, connection: asyncpg.Connection[asyncpg.Record], url: str) -> Baseline:
         with tempfile.TemporaryDirectory(prefix="vegamite-benchmark-") as folder:
             file = Path(folder) / "trade.bin"
             self._call_psql(url, f"\\copy (SELECT * FROM trade) TO '{file}' (FORMAT binary)")
@@ -204,13 +212,18 @@ class Bench:
             for row in await connection.fetch(_PARTITIONS):
                 await connection.execute(row[0])
             await connection.execute("CHECKPOINT")
-            began = time.perf_counter()
+            rows = self._load.distinct
+            cost, began = cpu_seconds(self._postgres.pid), time.perf_counter()
             self._call_psql(url, f"\\copy baseline FROM '{file}' (FORMAT binary)")
-            return self._load.distinct / (time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            return Baseline(rows / seconds, (cpu_seconds(self._postgres.pid) - cost) / rows * 1e6)
 
     def _call_psql(self, url: str, command: str) -> None:
         done = subprocess.run(
-            [self._psql, url, "-X", "-q", "-c", command], capture_output=True, text=True, check=False
+            [self._psql, url, "-X", "-q", "-c", command],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise SystemExit(done.stderr)
@@ -232,23 +245,29 @@ def _spread(values: Sequence[float], digits: int = 0) -> str:
     return f"{middle:,.{digits}f} [{least:,.{digits}f} … {most:,.{digits}f}]"
 
 
-def report(name: str, processes: int, runs: Sequence[tuple[Figures, float]]) -> None:
+def report(name: str, processes: int, runs: Sequence[tuple[Figures, Baseline]]) -> None:
     """Print what the runs of one load gave."""
     figures = [run for run, _ in runs]
-    ratios = [run.rows / baseline for run, baseline in runs]
+    ratios = [run.rows / baseline.rows for run, baseline in runs]
     goal = GOALS.get(name)
     verdict = ""
     if goal is not None and processes == 1:
         reached = statistics.median(ratios) >= goal
         verdict = f", goal {goal:.0%}: {'reached' if reached else 'MISSED'}"
-    print(f"{name}, {processes} process{'es' * (processes > 1)}, {len(runs)} runs: median [least … most]")
+    print(
+        f"{name}, {processes} process{'es' * (processes > 1)}, {len(runs)} runs: median [least … most]"
+    )
     print(f"  trades a second          {_spread([run.trades for run in figures])}")
     print(f"  rows a second            {_spread([run.rows for run in figures])}")
-    print(f"  psql \\copy, rows a second {_spread([baseline for _, baseline in runs])}")
+    print(f"  psql \\copy, rows a second {_spread([baseline.rows for _, baseline in runs])}")
     print(f"  ratio                    {_spread(ratios, 3)}{verdict}")
     print("  processor seconds a million trades:")
     for part in ("aggregator", "postgres", "kafka"):
-        print(f"    {part:<22} {_spread([getattr(run, part) for run in figures], 2)}", flush=True)
+        print(f"    {part:<22} {_spread([getattr(run, part) for run in figures], 2)}")
+    print(
+        f"    postgres, psql \\copy   {_spread([baseline.postgres for _, baseline in runs], 2)}",
+        flush=True,
+    )
 
 
 async def measure(name: str, arguments: argparse.Namespace) -> None:
@@ -256,7 +275,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> None:
     trades = arguments.trades if name != "sparse" else max(1, arguments.trades // 10)
     load = Load(SHAPES[name], trades=trades, now=wall_now())
     counts: list[int] = arguments.processes
-    results: dict[int, list[tuple[Figures, float]]] = {count: [] for count in counts}
+    results: dict[int, list[tuple[Figures, Baseline]]] = {count: [] for count in counts}
     with KafkaServer() as kafka, PostgresServer(settings=POSTGRES) as postgres:
         await create_topics(kafka.bootstrap, append_times="CreateTime")
         records = await fill(kafka.bootstrap, load)
@@ -272,9 +291,7 @@ async def measure(name: str, arguments: argparse.Namespace) -> None:
     for count, runs in results.items():
         report(name, count, runs)
     if len(counts) > 1:
-        costs = [
-            statistics.median(run.aggregator for run, _ in results[count]) for count in counts
-        ]
+        costs = [statistics.median(run.aggregator for run, _ in results[count]) for count in counts]
         ratio = costs[-1] / costs[0]
         verdict = "reached" if ratio <= PAIR_GOAL else "MISSED"
         print(

@@ -182,9 +182,7 @@ async def fill(bootstrap: str, load: Load) -> int:
                 builder.append(key=key, value=value, timestamp=batch.append_time // 1000)
                 count += 1
             builder.close()
-            waiting.append(
-                await producer.send_batch(builder, TRADES, partition=batch.partition)
-            )
+            waiting.append(await producer.send_batch(builder, TRADES, partition=batch.partition))
             if len(waiting) >= _BATCHES_ON_THEIR_WAY:
                 await asyncio.gather(*waiting)
                 waiting = []

@@ -15,6 +15,19 @@ TRADES = from_zero(
     "contradicting",
     "quarantined",
 )
+TRADE_BATCHES = from_zero(
+    Counter(
+        "vegamite_aggregator_trade_batches_total",
+        "Trades of a step inserted, by way: inserted (few, one statement), copied (one COPY), fallback (the COPY met a "
+        "trade that was there, and was done again without those), looked (without those from the first, since the last "
+        "step had some)",
+        ["way"],
+    ),
+    "inserted",
+    "copied",
+    "fallback",
+    "looked",
+)
 LATE_TRADES = from_zero(
     Counter(
         "vegamite_aggregator_late_trades_total",

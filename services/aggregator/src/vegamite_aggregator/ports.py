@@ -1,6 +1,6 @@
 """What the aggregator needs of the world besides the bus: a store with one writer a partition, and its outbox."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -27,9 +27,9 @@ class LogMismatchError(Exception):
 
 
 class Inserted(msgspec.Struct, frozen=True):
-    """What became of trades to be inserted: `keys` are the new ones; `contradicting` of the others differ from what is stored."""
+    """What became of trades to be inserted: `stored` were there already, `contradicting` of them with other content."""
 
-    keys: set[TradeKey]
+    stored: Set[TradeKey] = frozenset()
     contradicting: int = 0
 
 

@@ -12,7 +12,7 @@ from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded, Wants
 from vegamite_aggregator.core.fold import TradeFold
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import TradeBatch, TradeKey, only_inserted, read_batch
+from vegamite_aggregator.core.intake import TradeBatch, TradeKey, read_batch, without_stored
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.rows import (
     CandleKey,
@@ -108,14 +108,16 @@ class Store:
         )
 
     def insert(self, batches: Sequence[TradeBatch]) -> set[TradeKey]:
+        """Insert what isn't there; return the keys of what is."""
         keys: set[TradeKey] = set()
         for batch in batches:
             stored = self.trades.setdefault(batch.market, {})
             for trade in batch.trades:
                 identity = (trade.event_time, trade.trade_id)
-                if identity not in stored:
-                    stored[identity] = trade
+                if identity in stored:
                     keys.add((batch.market, *identity))
+                else:
+                    stored[identity] = trade
         return keys
 
     def load(self, wants: Wants) -> Loaded:
@@ -338,7 +340,7 @@ class World:
         trades_before = {market: dict(rows) for market, rows in self.store.trades.items()}
         for market in intake.markets - state.markets.keys():
             state.markets[market] = self.store.market_state(market)
-        inserted = only_inserted(intake.trades, self.store.insert(intake.trades))
+        inserted = without_stored(intake.trades, self.store.insert(intake.trades))
         plan = prepare(state, intake, inserted, log_time=past, timing=self.timing)
         changes = decide(state, plan, self.store.load(plan.wants), now=self.clock)
         if not commit:

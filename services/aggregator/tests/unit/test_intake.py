@@ -19,8 +19,8 @@ from vegamite_aggregator.core.intake import (
     RefusedRecord,
     SpanBroken,
     TradesArrived,
-    only_inserted,
     read_batch,
+    without_stored,
 )
 from vegamite_aggregator.core.publication import (
     CANDLES_TOPIC,
@@ -307,9 +307,9 @@ def test_records_read_before_are_skipped_and_a_hole_stops_the_reading(trade: Mak
     assert intake.last_append_time == NOON + 6
 
 
-def test_only_what_the_store_inserted_is_kept(trade: MakeTrade) -> None:
+def test_what_the_store_had_already_is_left_out(trade: MakeTrade) -> None:
     intake = read(trades_record(trade(1, NOON), trade(2, NOON)), trades_record(trade(3, NOON)))
-    kept = only_inserted(intake.trades, {(MARKET, NOON, "2")})
+    kept = without_stored(intake.trades, {(MARKET, NOON, "1"), (MARKET, NOON, "3")})
 
     assert [(batch.offset, batch.trades) for batch in kept] == [(0, (trade(2, NOON),))]
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from vegamite_common.domain.number import FINEST, MAX_DIGITS, at_finest
+from vegamite_common.domain.number import FINEST, MAX_DIGITS, ZERO, at_finest
 from vegamite_common.domain.time import EARLIEST, LATEST_EVENT, Micros
 
 TakerSide: TypeAlias = Literal["buy", "sell"]
@@ -52,7 +52,9 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def __post_init__(self) -> None:
         # In one expression and without calls of ours: this runs for every trade that is decoded.
         try:
-            possible = at_finest(self.price, FINEST) > 0 and at_finest(self.amount, FINEST) > 0
+            possible = (
+                at_finest(self.price, FINEST) > ZERO and at_finest(self.amount, FINEST) > ZERO
+            )
         except ArithmeticError:
             possible = False
         if not possible:

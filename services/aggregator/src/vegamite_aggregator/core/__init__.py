@@ -4,7 +4,7 @@ One step of a partition, inside one transaction whose first statement locked the
 
 1. `intake = read_batch(state, messages, …)` decodes, refuses and clamps; records are not read again.
    Markets in `intake.markets` that `state.markets` lacks are loaded now, and put there.
-2. The store inserts `intake.trades`; `inserted = only_inserted(intake.trades, keys)` are those that were not there yet.
+2. The store inserts `intake.trades`; `inserted = without_stored(intake.trades, keys)` are those that were not there yet.
 3. `plan = prepare(state, intake, inserted, log_time=T, timing=timing)`: `plan.wants` is what memory lacks; the store loads it.
 4. `changes = decide(state, plan, loaded, now=now)` gives the rows and the records to write.
 5. After the commit, and only then, `state.apply(changes)`; now and then `state.evict()`.

@@ -233,17 +233,19 @@ def read_batch(
     )
 
 
-def only_inserted(
-    batches: Sequence[TradeBatch], inserted: Collection[TradeKey]
+def without_stored(
+    batches: Sequence[TradeBatch], stored: Collection[TradeKey]
 ) -> tuple[TradeBatch, ...]:
-    """Return the batches with those trades alone whose keys the store inserted; batches left empty are left out."""
+    """Return the batches without the trades whose keys the store had already; batches left empty are left out."""
+    if not stored:
+        return tuple(batches)
     kept = (
         msgspec.structs.replace(
             batch,
             trades=tuple(
                 trade
                 for trade in batch.trades
-                if (batch.market, trade.event_time, trade.trade_id) in inserted
+                if (batch.market, trade.event_time, trade.trade_id) not in stored
             ),
         )
         for batch in batches
@@ -276,7 +278,10 @@ class _Reading:
         self._partition_of = partition_of
         self._future = timing.future
         self._keys: dict[bytes, Market] = {}
-        self._seen: dict[Market, dict[tuple[Micros, str], Trade]] = {}
+        # By market: the ids and trades met so far; and, from the first id met twice on, the trades by identity.
+        self._ids: dict[Market, set[str]] = {}
+        self._offered: dict[Market, list[Sequence[Trade]]] = {}
+        self._first: dict[Market, dict[tuple[Micros, str], Trade]] = {}
 
     def take(self, record: LogRecord) -> None:
         """Add what one record says; nothing of it where it is refused and has to be `held`."""
@@ -358,27 +363,15 @@ class _Reading:
         return True
 
     def _take_trades(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
-        good: list[Trade] = []
-        refused: list[Trade] = []
-        repeated = contradicting = 0
-        seen = self._seen.setdefault(market, {})
+        trades = decoded.trades
         latest = decoded.received_time + self._future
-        for trade in decoded.trades:
-            if trade.event_time > latest:
-                refused.append(trade)
-                continue
-            identity = (trade.event_time, trade.trade_id)
-            first = seen.setdefault(identity, trade)
-            if first is trade:
-                good.append(trade)
-            else:
-                repeated += 1
-                contradicting += first != trade
+        refused: list[Trade] = []
+        if max([trade.event_time for trade in trades], default=latest) > latest:
+            refused = [trade for trade in trades if trade.event_time > latest]
+            trades = tuple(trade for trade in trades if trade.event_time <= latest)
         if refused and not self._refuse_trades(record, market, refused):
             return  # and nothing after it is read
-        self.repeated += repeated
-        self.contradicting += contradicting
-        self._keep(record, market, decoded, good)
+        self._keep(record, market, decoded, self._without_repeated(market, trades))
         if not refused:
             self._claim(record, market, decoded)
         elif decoded.job is None:
@@ -390,8 +383,32 @@ class _Reading:
             if from_time < min(to_time, record.append_time):
                 self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
 
+    def _without_repeated(self, market: Market, trades: Sequence[Trade]) -> Sequence[Trade]:
+        """Return the trades whose identity the market didn't have before, in this batch; count the others."""
+        first = self._first.get(market)
+        if first is None:
+            ids = self._ids.setdefault(market, set())
+            count = len(ids)
+            ids.update([trade.trade_id for trade in trades])
+            offered = self._offered.setdefault(market, [])
+            if len(ids) == count + len(trades):
+                offered.append(trades)
+                return trades  # no id twice, so no identity
+            first = self._first[market] = {
+                (trade.event_time, trade.trade_id): trade for some in offered for trade in some
+            }
+        good: list[Trade] = []
+        for trade in trades:
+            known = first.setdefault((trade.event_time, trade.trade_id), trade)
+            if known is trade:
+                good.append(trade)
+            else:
+                self.repeated += 1
+                self.contradicting += known != trade
+        return good
+
     def _keep(
-        self, record: LogRecord, market: Market, decoded: TradesRecord, trades: list[Trade]
+        self, record: LogRecord, market: Market, decoded: TradesRecord, trades: Sequence[Trade]
     ) -> None:
         """Add the record's trades as batches, those that expired aside."""
         good, restored, expired = self._sort_out_expired(market, decoded.job, trades)
@@ -415,8 +432,8 @@ class _Reading:
                 self.events.append(TradesArrived(record.offset, again))
 
     def _sort_out_expired(
-        self, market: Market, job: str | None, trades: list[Trade]
-    ) -> tuple[list[Trade], list[Trade], int]:
+        self, market: Market, job: str | None, trades: Sequence[Trade]
+    ) -> tuple[Sequence[Trade], Sequence[Trade], int]:
         """Return the trades that are to be folded, those that are stored again, and how many are too old for either."""
         horizon = self._state.horizon(market).trades
         old = [trade for trade in trades if trade.event_time < horizon]

@@ -8,7 +8,7 @@ each time that a partition changes hands.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -21,8 +21,8 @@ from vegamite_aggregator.core.discontinuity import discontinuity
 from vegamite_aggregator.core.intake import (
     Intake,
     RefusedRecord,
-    only_inserted,
     read_batch,
+    without_stored,
 )
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
@@ -37,7 +37,7 @@ from vegamite_aggregator.service.report import Reporter
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import BusError, Fetched, Message, Reader
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import DAY, Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
 
@@ -286,7 +286,7 @@ class Worker:
                 lambda: prepare(
                     state,
                     intake,
-                    only_inserted(intake.trades, inserted.keys),
+                    without_stored(intake.trades, inserted.stored),
                     log_time=past,
                     timing=self._timing,
                 ),
@@ -338,10 +338,7 @@ class Worker:
 
     async def _make_ready(self, state: PartitionState, intake: Intake) -> None:
         """Outside the transaction: rows of new markets, time partitions, and what reference data says by now."""
-        await self._store.prepare(
-            intake.markets,
-            (trade.event_time for batch in intake.trades for trade in batch.trades),
-        )
+        await self._store.prepare(intake.markets, _instants(intake))
         age = time.monotonic() - self._refreshed
         lacking = any(
             market in state.markets and _lacks(state, market) for market in intake.markets
@@ -357,6 +354,16 @@ async def _computed(work: Callable[[], T], *, heavy: bool) -> T:
     That is safe: the state belongs to this worker, which waits meanwhile.
     """
     return await asyncio.to_thread(work) if heavy else work()
+
+
+def _instants(intake: Intake) -> Iterator[Micros]:
+    """Yield one event time of each day on which the batch has trades, or some more."""
+    for batch in intake.trades:
+        times = [trade.event_time for trade in batch.trades]
+        first, last = min(times), max(times)
+        yield first
+        if first // DAY != last // DAY:
+            yield from times
 
 
 def _lacks(state: PartitionState, market: Market) -> bool:
