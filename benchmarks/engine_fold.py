@@ -23,8 +23,6 @@ from decimal import Decimal, localcontext
 
 import msgspec
 
-from vegamite_aggregator.config import AggregatorSection
-from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.fold import fold_trades
@@ -111,12 +109,7 @@ class Load:
             next_offset=0,
             last_append_time=None,
             markets={
-                market: MarketState(
-                    contract=None,
-                    history_from=START,
-                    newest_event_time=NEVER,
-                    open_close_time=FOREVER,
-                )
+                market: MarketState(contract=None, history_from=START, newest_open={})
                 for market in self.markets
             },
         )
@@ -158,7 +151,7 @@ def measure_steps(load: Load) -> tuple[float, float]:
             raise SystemExit("the load is in order, so nothing should have to be loaded")
         changes = decide(state, plan, Loaded(), now=START)
         state.apply(changes)
-        state.evict(AggregatorSection().resident_candles)
+        state.evict()
         deciding += time.process_time() - read
         reading += read - began
     return load.count / reading, load.count / deciding

@@ -1,13 +1,19 @@
 import asyncio
+import json
+import urllib.error
+import urllib.request
 import uuid
 from pathlib import Path
 
 import asyncpg
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from vegamite_common.testing.services.influxdb import InfluxAddress, InfluxServer
 from vegamite_common.testing.services.kafka import KafkaServer
 from vegamite_common.testing.services.postgres import PostgresServer
+from vegamite_common.testing.services.process import ServiceError
 
 
 async def test_each_database_starts_empty(database: str) -> None:
@@ -94,6 +100,46 @@ async def test_a_killed_database_server_comes_back_at_the_same_address_with_ever
     finally:
         await asyncio.to_thread(server.close)
     assert not server.directory.exists()
+
+
+async def test_a_killed_influxdb_comes_back_at_the_same_address_with_every_point() -> None:
+    server = InfluxServer()
+    try:
+        await asyncio.to_thread(server.start)
+        address = server.address
+        await _ask_influxdb(address, "/query", b"q=CREATE+DATABASE+kept")
+        await _ask_influxdb(address, "/api/v2/write?bucket=kept&org=any", b"kept value=7")
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+        assert server.address == address
+        answer = await _ask_influxdb(address, "/query?db=kept", b"q=SELECT+value+FROM+kept")
+        assert json.loads(answer)["results"][0]["series"][0]["values"][0][1] == 7
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            await _ask_influxdb(InfluxAddress(address.url, "vegamite:wrong"), "/query", b"q=x")
+    finally:
+        await asyncio.to_thread(server.close)
+    assert not server.directory.exists()
+
+
+async def _ask_influxdb(address: InfluxAddress, path: str, body: bytes) -> bytes:
+    def ask() -> bytes:
+        request = urllib.request.Request(
+            address.url + path, data=body, headers={"Authorization": f"Token {address.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+
+    return await asyncio.to_thread(ask)
+
+
+def test_an_influxdb_may_be_named() -> None:
+    named = InfluxAddress.parse("https://me:secret%2F@influx.example:8086/ours")
+    assert named == InfluxAddress("https://influx.example:8086", "me:secret/", "ours")
+    assert InfluxAddress.parse("http://token@127.0.0.1:1") == InfluxAddress(
+        "http://127.0.0.1:1", "token", "vegamite"
+    )
+    with pytest.raises(ServiceError, match="http://TOKEN@host:port/ORG"):
+        InfluxAddress.parse("http://127.0.0.1:8086")
 
 
 def test_the_browser_is_a_program(chromium_path: Path) -> None:

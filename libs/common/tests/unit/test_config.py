@@ -128,7 +128,9 @@ class TestOthersSections:
     def test_sections_of_other_services_are_passed_over_whatever_they_hold(
         self, file: Path
     ) -> None:
-        file.write_text('[api]\nwhatever = 1\n[aggregator]\nlimit = "x"\n[standalone]\n')
+        file.write_text(
+            '[api]\nwhatever = 1\n[aggregator]\nlimit = "x"\n[standalone]\n[influxdb]\nurl = 1\n'
+        )
         environ = {"VEGAMITE_API__WHATEVER": "1", "VEGAMITE_STANDALONE__PORT": "nonsense"}
         assert load_settings(OwnSettings, file, environ=environ) == OwnSettings()
 

@@ -10,6 +10,7 @@ from vegamite_common.testing.services.__main__ import (
     missing_packages,
 )
 from vegamite_common.testing.services.chromium import find_chromium
+from vegamite_common.testing.services.influxdb import influxd_program
 from vegamite_common.testing.services.kafka_jars import kafka_jars
 from vegamite_common.testing.services.kubernetes_tools import (
     KubernetesTools,
@@ -36,10 +37,11 @@ def add_program(folder: Path, name: str, body: str = "exit 0") -> None:
 
 
 def test_what_is_missing_is_told_by_its_package(programs: Path) -> None:
-    assert {"default-jre-headless", "maven", "chromium"} <= set(missing_packages())
-    for name in ("java", "mvn", "chromium"):
+    packages = {"default-jre-headless", "maven", "golang-go", "chromium"}
+    assert packages <= set(missing_packages())
+    for name in ("java", "mvn", "go", "chromium"):
         add_program(programs, name)
-    assert not {"default-jre-headless", "maven", "chromium"} & set(missing_packages())
+    assert not packages & set(missing_packages())
 
 
 def test_packages_are_installed_after_the_lists_are_read(programs: Path, tmp_path: Path) -> None:
@@ -91,6 +93,23 @@ def test_a_download_that_fails_leaves_nothing_behind(programs: Path, tmp_path: P
     with pytest.raises(ServiceError, match="cannot resolve"):
         kafka_jars()
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_influxdb_is_built_once_and_a_build_that_fails_leaves_nothing_behind(
+    programs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ServiceError, match="built with Go"):
+        influxd_program()
+    add_program(programs, "go", "echo no such module >&2; exit 1")
+    with pytest.raises(ServiceError, match="no such module"):
+        influxd_program()
+    assert list((tmp_path / "cache").iterdir()) == []
+    add_program(programs, "go", 'echo "$2" > "$GOBIN/influxd"')
+    built = influxd_program()
+    assert "influxd@v1.8.10" in built.read_text()
+    (programs / "go").unlink()
+    assert influxd_program() == built
+    assert "golang-go" not in missing_packages()
 
 
 def test_kubernetes_tools_may_be_named(

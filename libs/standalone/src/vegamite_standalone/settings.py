@@ -15,6 +15,10 @@ S = TypeVar("S", bound=SharedSettings)
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _DRAIN_MS = 300
+_NO_SINK = (
+    "[influxdb] url is set, but an instance in one process doesn't write to InfluxDB: its log is in memory, and what"
+    " InfluxDB lacks when it stops could not be had again; services with Kafka do (vegamite-aggregator --role influx)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,8 @@ def load_process_settings(file: Path | None, options: Mapping[str, Any]) -> Proc
     api = load(ApiSettings, {**shared, "api": rules["api"]})
     if standalone is None or aggregator is None or collector is None or api is None:
         raise ConfigError(problems)
+    if aggregator.influxdb.url is not None:
+        raise ConfigError([_NO_SINK])
     return ProcessSettings(
         standalone=standalone, aggregator=aggregator, collector=collector, api=_at_home(api)
     )

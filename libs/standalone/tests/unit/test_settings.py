@@ -96,3 +96,12 @@ def test_a_wrong_value_is_refused_where_something_else_overrides_it(
     file = written(tmp_path, text)
     with pytest.raises(ConfigError, match=f"vegamite.toml:2: {key} "):
         load_process_settings(file, {"port": 9001, "demo": True})
+
+
+def test_influxdb_is_refused_with_the_reason(tmp_path: Path) -> None:
+    file = tmp_path / "vegamite.toml"
+    file.write_text('[influxdb]\nurl = "http://127.0.0.1:8086"\n')
+    with pytest.raises(ConfigError, match=r"doesn't write to InfluxDB: its log is in memory"):
+        load_process_settings(file, {})
+    file.write_text("[influxdb]\nbatch_size = 500\n")
+    assert load_process_settings(file, {}).aggregator.influxdb.batch_size == 500

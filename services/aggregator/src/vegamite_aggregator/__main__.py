@@ -1,11 +1,11 @@
-"""`vegamite-aggregator [run|migrate]`: the service, and the set-up of database and topics."""
+"""`vegamite-aggregator [run|migrate]`: the service in one of its roles, and the set-up of database and topics."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vegamite_aggregator.bootstrap import open_service
+from vegamite_aggregator.bootstrap import open_service, open_sink
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.migrate import migrate
 from vegamite_common.runtime.config import ConfigError, load_settings
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log, service="aggregator")
     if options.command == "migrate":
         return run_process(lambda _: migrate(settings))
+    if options.role == "influx":
+        return run_process(lambda stop: _run_sink(settings, stop))
     new_epoch: bool = options.new_log_epoch
     return run_process(lambda stop: _run(settings, stop, new_log_epoch=new_epoch))
 
@@ -39,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
         help="run (default): fold trades into candles until a signal; "
         "migrate: bring the database's schema and the topics to this release's, then end",
     )
+    parser.add_argument(
+        "--role",
+        choices=("candles", "influx"),
+        default="candles",
+        help="candles (default): keep trades and candles in PostgreSQL; influx: write both to InfluxDB",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (TOML)")
     parser.add_argument(
         "--new-log-epoch",
@@ -50,6 +58,15 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(settings: AggregatorSettings, stop: Stop, *, new_log_epoch: bool) -> None:
     async with open_service(settings, new_log_epoch=new_log_epoch) as service:
+        section = settings.aggregator
+        async with open_management(
+            service.health, host=section.management_host, port=section.management_port
+        ):
+            await service.run(stop)
+
+
+async def _run_sink(settings: AggregatorSettings, stop: Stop) -> None:
+    async with open_sink(settings) as service:
         section = settings.aggregator
         async with open_management(
             service.health, host=section.management_host, port=section.management_port

@@ -91,21 +91,6 @@ WAITING_PARTITIONS = Gauge(
     "Partitions that can't go on, by cause: failing, publishing, held",
     ["cause"],
 )
-RESIDENT_CANDLES = Gauge(
-    "vegamite_aggregator_resident_candles", "Candles in memory, of all partitions of this process"
-)
-RESIDENT_MARKETS = Gauge(
-    "vegamite_aggregator_resident_markets",
-    "Markets that have candles in memory; of the others a few numbers are known",
-)
-EVICTIONS = Counter(
-    "vegamite_aggregator_market_evictions_total",
-    "Times that a market's candles left memory for those of markets touched later",
-)
-LOADED_CANDLES = Counter(
-    "vegamite_aggregator_loaded_candles_total",
-    "Candles read back from the store because a decision needed them",
-)
 PARTITIONS = Gauge("vegamite_aggregator_partitions", "Partitions that this process owns")
 LAG = Gauge(
     "vegamite_aggregator_lag_records",
@@ -151,4 +136,78 @@ OUTBOX = Counter("vegamite_aggregator_outbox_records_total", "Committed records 
 DISCONTINUITIES = Counter(
     "vegamite_aggregator_discontinuities_total",
     "Times that a partition's stored offset lay before the log's start",
+)
+SINK_STATE = from_zero(
+    Gauge(
+        "vegamite_aggregator_sink_state",
+        "1 for the state that writing to InfluxDB is in, else 0",
+        ["state"],
+    ),
+    "starting",
+    "writing",
+    "away",
+    "refused",
+    "missing",
+    "rejecting",
+)
+SINK_LAG = Gauge(
+    "vegamite_aggregator_sink_lag_records",
+    "Records that InfluxDB hasn't acknowledged yet, by topic and partition",
+    ["topic", "partition"],
+)
+SINK_LAG_SECONDS = Gauge(
+    "vegamite_aggregator_sink_lag_seconds",
+    "Age of the newest record up to which InfluxDB acknowledged all, by topic and partition; 0 when caught up",
+    ["topic", "partition"],
+)
+SINK_POINTS = from_zero(
+    Counter(
+        "vegamite_aggregator_sink_points_total",
+        "Trades and candle states for InfluxDB by what became of them: written, held, expired, rejected",
+        ["topic", "outcome"],
+    ),
+    *(
+        (topic, outcome)
+        for topic in ("trades", "candles")
+        for outcome in ("written", "held", "expired", "rejected")
+    ),
+)
+SINK_QUARANTINED = from_zero(
+    Counter(
+        "vegamite_aggregator_sink_quarantined_total",
+        "Records and trades that the sink refused, by reason",
+        ["reason"],
+    ),
+    "undecodable",
+    "key",
+    "partition",
+    "future",
+)
+SINK_FAILURES = from_zero(
+    Counter(
+        "vegamite_aggregator_sink_failures_total",
+        "Times that InfluxDB couldn't be written or asked, by the state that this led to",
+        ["state"],
+    ),
+    "away",
+    "refused",
+    "missing",
+    "rejecting",
+)
+SINK_RETRIES = Counter(
+    "vegamite_aggregator_sink_retries_total", "Requests that InfluxDB's client sent again by itself"
+)
+SINK_WRITE_SECONDS = Histogram(
+    "vegamite_aggregator_sink_write_duration_seconds",
+    "Time from handing points over to their acknowledgement",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+SINK_LOST = from_zero(
+    Counter(
+        "vegamite_aggregator_sink_lost_records_total",
+        "Records that the log dropped before InfluxDB had them, by topic",
+        ["topic"],
+    ),
+    "trades",
+    "candles",
 )

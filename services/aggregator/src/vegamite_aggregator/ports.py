@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, Wants
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey
+from vegamite_aggregator.core.point import Point
 from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_aggregator.core.written import Series, Slots, Window
+from vegamite_common.domain.candle import StateOrder
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
+from vegamite_common.domain.timeframe import Timeframe
+
+SinkTrouble: TypeAlias = Literal["away", "refused", "missing", "rejecting"]
+"""What keeps the sink from writing."""
 
 
 class StoreError(Exception):
@@ -104,4 +111,61 @@ class Outbox(Protocol):
 
     async def delete(self, row_ids: Sequence[int]) -> None:
         """Forget rows that the log has."""
+        ...
+
+
+class SinkError(Exception):
+    """InfluxDB didn't do what it was asked; `state` says what kind of trouble that is, and trying again may help.
+
+    `away`: not reached, too slow, overloaded or failing. `refused`: the token isn't good for it. `missing`: no such bucket
+    or organisation. `rejecting`: it calls everything wrong that it is given.
+    """
+
+    def __init__(self, state: SinkTrouble, text: str) -> None:
+        super().__init__(text)
+        self.state: SinkTrouble = state
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A point that InfluxDB won't have, and its words; `expired` where it is older than the bucket keeps."""
+
+    line: bytes
+    reason: str
+    expired: bool
+
+
+class PointStore(Protocol):
+    """Where points are written. Each method raises `SinkError`."""
+
+    async def prepare(self) -> None:
+        """Make the buckets, or check that writing is allowed; afterwards they can be written."""
+        ...
+
+    async def newest_trades(self, markets: Sequence[Market], since: Micros) -> dict[Market, Micros]:
+        """Return the event time of each market's newest trade from `since` on; one without any is left out."""
+        ...
+
+    async def newest_candles(
+        self, markets: Sequence[Market], since: Micros
+    ) -> dict[Market, dict[Timeframe, Micros]]:
+        """Return the open times of each market's newest candles from `since` on, by timeframe."""
+        ...
+
+    async def trades(self, window: Window) -> dict[Series, dict[Micros, Slots]]:
+        """Return the slots of the trades in a window, by event time."""
+        ...
+
+    async def candles(self, window: Window) -> dict[Series, dict[Micros, StateOrder]]:
+        """Return the states of the candles in a window, by open time."""
+        ...
+
+    async def write(self, points: Sequence[Point]) -> Sequence[Rejected]:
+        """Write points that all differ in identity, and return once each is acknowledged or rejected.
+
+        On `SinkError` any part may have been written: then all are written again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up what is under way, and disconnect."""
         ...

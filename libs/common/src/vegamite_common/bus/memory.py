@@ -345,6 +345,12 @@ class MemoryMember(MemoryReader):
             raise BusError("not a member for these partitions now")
         self._group.committed.update(positions)
 
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return how far the group says that these partitions are done."""
+        self._require_open()
+        told = self._group.committed
+        return {partition: told[partition] for partition in partitions if partition in told}
+
     async def close(self) -> None:
         """Leave the group; its partitions go to the others at once."""
         if not self._closed:

@@ -143,7 +143,15 @@ class Member(Reader, Protocol):
         ...
 
     async def commit(self, positions: Mapping[int, int]) -> None:
-        """Tell the group how far each partition is done, for lag metrics alone; raise `BusError` where it can't be told."""
+        """Tell the group how far each partition is done; raise `BusError` where it can't be told."""
+        ...
+
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Return how far the group says that these partitions are done, without those of which it says nothing.
+
+        For a group without a store of its own; it is never where reading begins by itself. Raise `BusError` where it
+        can't be asked.
+        """
         ...
 
 

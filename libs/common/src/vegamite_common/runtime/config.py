@@ -56,8 +56,8 @@ __all__ = [
     "load_settings",
 ]
 
-SERVICE_SECTIONS = frozenset({"collector", "aggregator", "api", "standalone"})
-"""Sections that belong to one service each; the others skip them."""
+SERVICE_SECTIONS = frozenset({"collector", "aggregator", "api", "standalone", "influxdb"})
+"""Sections that belong to one service each (`influxdb` to the aggregator); the others skip them."""
 
 PREFIX = "VEGAMITE_"
 SECRETS_DIR = "VEGAMITE_SECRETS_DIR"

@@ -351,6 +351,21 @@ class BusContract:
         await second.seek({0: 2})
         assert numbers(await read(second, 8)) == list(range(2, 10))
 
+    async def test_the_next_owner_is_told_what_was_committed(self, bus: Bus, topic: str) -> None:
+        group = f"group-{topic}"
+        first = await bus.join(topic, group)
+        await assigned(first, ALL)
+        assert await first.committed(sorted(ALL)) == {}
+        await first.commit({0: 7})
+        await first.commit({0: 9, 1: 3})
+        await first.close()
+        second = await bus.join(topic, group)
+        await assigned(second, ALL)
+        assert await second.committed(sorted(ALL)) == {0: 9, 1: 3}
+        stranger = await bus.join(topic, f"other-{topic}")
+        await assigned(stranger, ALL)
+        assert await stranger.committed([0]) == {}
+
     async def test_members_share_the_partitions_and_keep_what_they_may(
         self, bus: Bus, topic: str
     ) -> None:

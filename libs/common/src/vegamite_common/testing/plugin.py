@@ -1,6 +1,6 @@
 """pytest fixtures for real servers; the root conftest.py activates this plugin.
 
-`postgres_url` and `kafka_bootstrap` last for the session, `database` is a fresh database a test.
+`postgres_url`, `kafka_bootstrap` and `influxdb` last for the session, `database` is a fresh database a test.
 """
 
 import uuid
@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from vegamite_common.testing.services.chromium import find_chromium
-from vegamite_common.testing.services.source import Say, open_kafka, open_postgres
+from vegamite_common.testing.services.influxdb import InfluxAddress
+from vegamite_common.testing.services.source import Say, open_influxdb, open_kafka, open_postgres
 
 _TAKEN = pytest.StashKey[list[str]]()
 
@@ -47,6 +48,13 @@ def kafka_bootstrap(pytestconfig: pytest.Config) -> Iterator[str]:
     """A real Kafka broker's address, for the whole session; name topics and groups for yourself."""
     with open_kafka(_say(pytestconfig)) as bootstrap:
         yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def influxdb(pytestconfig: pytest.Config) -> Iterator[InfluxAddress]:
+    """A real InfluxDB's address and token, for the whole session; name buckets for yourself."""
+    with open_influxdb(_say(pytestconfig)) as address:
+        yield address
 
 
 @pytest_asyncio.fixture

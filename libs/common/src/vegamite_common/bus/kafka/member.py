@@ -92,6 +92,20 @@ class KafkaMember(KafkaReader):
                 async with asyncio.timeout(self._connection.request_seconds):
                     await self._in_group.commit(offsets)
 
+    async def committed(self, partitions: Sequence[int]) -> dict[int, int]:
+        """Ask the group how far these partitions are done; those never committed are left out. Raises `BusError`."""
+        self._require_open()
+        if self._in_group is None:
+            raise BusError(f"group {self._group}: not a member now")
+        told: dict[int, int] = {}
+        with faults(f"asking group {self._group} for what it committed"):
+            async with asyncio.timeout(self._connection.request_seconds):
+                for partition in partitions:
+                    offset = await self._in_group.committed(self._at(partition))
+                    if offset is not None:
+                        told[partition] = offset
+        return told
+
     async def close(self) -> None:
         """Leave the group and disconnect."""
         if self._closed:

@@ -1,1 +1,1 @@
-"""Real servers for tests: PostgreSQL, Kafka and a browser, from the environment, Docker or packages."""
+"""Real servers for tests: PostgreSQL, Kafka, InfluxDB and a browser, from the environment, Docker or packages."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from vegamite_common.testing.services.chromium import find_chromium
+from vegamite_common.testing.services.influxdb import influxd_is_built, influxd_program
 from vegamite_common.testing.services.kafka_jars import kafka_jars
 from vegamite_common.testing.services.kubernetes_tools import find_kubernetes_tools
 from vegamite_common.testing.services.postgres import find_tls_bin_dir
@@ -25,6 +26,9 @@ def missing_packages() -> list[str]:
         packages.append("default-jre-headless")
     if shutil.which("mvn") is None:
         packages.append("maven")
+    # Go itself isn't needed where what it builds is in the cache.
+    if shutil.which("go") is None and not influxd_is_built():
+        packages.append("golang-go")
     try:
         find_tls_bin_dir()
     except ServiceError:
@@ -42,7 +46,7 @@ def install(packages: list[str]) -> None:
     by_hand = f"sudo sh -c 'apt-get update && {' '.join(install_command)}'"
     if shutil.which("apt-get") is None:
         raise ServiceError(
-            "the tests need Java, Maven, PostgreSQL 15 or newer and Chromium;"
+            "the tests need Java, Maven, Go, PostgreSQL 15 or newer and Chromium;"
             f" this system has no apt-get: install what provides {', '.join(packages)}"
         )
     prefix = _privilege()
@@ -88,6 +92,7 @@ def prepare() -> None:
         if still:
             raise ServiceError(f"still missing after the installation: {', '.join(still)}")
     kafka_jars()
+    influxd_program()
     find_kubernetes_tools()
     fetch_prometheus()
 

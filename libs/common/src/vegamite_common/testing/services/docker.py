@@ -5,10 +5,12 @@ import secrets
 from collections.abc import Iterator
 from typing import Any
 
+from vegamite_common.testing.services.influxdb import InfluxAddress
 from vegamite_common.testing.services.process import free_ports
 
 KAFKA_IMAGE = "apache/kafka:4.1.0"
 POSTGRES_IMAGE = "postgres:17-bookworm"
+INFLUXDB_IMAGE = "influxdb:2.7"
 
 # Docker's own client takes an address with a port, None for a free one; testcontainers' types and methods don't say so.
 _LOOPBACK = "127.0.0.1"
@@ -90,3 +92,30 @@ def run_kafka() -> Iterator[str]:
     container = container.waiting_for(LogMessageWaitStrategy("Kafka Server started"))
     with container:
         yield f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def run_influxdb() -> Iterator[InfluxAddress]:
+    """Run an InfluxDB 2 container, published on loopback; gives its address and its administrator's token."""
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+
+    _reap_where_possible()
+    token = secrets.token_hex(16)
+    environment = {
+        "DOCKER_INFLUXDB_INIT_MODE": "setup",
+        "DOCKER_INFLUXDB_INIT_USERNAME": "vegamite",
+        "DOCKER_INFLUXDB_INIT_PASSWORD": secrets.token_hex(16),
+        "DOCKER_INFLUXDB_INIT_ORG": "vegamite",
+        "DOCKER_INFLUXDB_INIT_BUCKET": "first",
+        "DOCKER_INFLUXDB_INIT_ADMIN_TOKEN": token,
+        "INFLUXD_REPORTING_DISABLED": "true",
+    }
+    container = DockerContainer(INFLUXDB_IMAGE)
+    container.ports["8086"] = _LOOPBACK_ANY
+    for name, value in environment.items():
+        container = container.with_env(name, value)
+    # It listens twice: for its own set-up on another port, then for everybody.
+    container = container.waiting_for(LogMessageWaitStrategy(r'Listening.*"port": 8086'))
+    with container:
+        yield InfluxAddress(f"http://{_LOOPBACK}:{container.get_exposed_port(8086)}", token)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from vegamite_common.testing.services import docker
+from vegamite_common.testing.services.influxdb import InfluxAddress, InfluxServer
 from vegamite_common.testing.services.kafka import KafkaServer
 from vegamite_common.testing.services.postgres import PostgresServer
 
@@ -43,3 +44,20 @@ def open_kafka(say: Say) -> Iterator[str]:
         with KafkaServer() as server:
             say(f"Kafka: from packages, process {server.pid} on {server.bootstrap}")
             yield server.bootstrap
+
+
+@contextlib.contextmanager
+def open_influxdb(say: Say) -> Iterator[InfluxAddress]:
+    """Give an address with a token: $VEGAMITE_TEST_INFLUXDB, else a container, else a server built from its sources."""
+    given = os.environ.get("VEGAMITE_TEST_INFLUXDB")
+    if given:
+        say("InfluxDB: the one in VEGAMITE_TEST_INFLUXDB")
+        yield InfluxAddress.parse(given)
+    elif docker.image_available(docker.INFLUXDB_IMAGE):
+        say(f"InfluxDB: Docker, {docker.INFLUXDB_IMAGE}")
+        with docker.run_influxdb() as address:
+            yield address
+    else:
+        with InfluxServer() as server:
+            say(f"InfluxDB: from its sources, process {server.pid} on port {server.port}")
+            yield server.address

@@ -1,0 +1,193 @@
+"""An InfluxDB server for tests, built from its sources, which can be stopped, killed and started again on its data.
+
+InfluxDB 1.8: it takes writes and Flux queries through the API of version 2, and makes databases through that of version 1.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote, urlencode, urlsplit
+
+from vegamite_common.testing.services.process import (
+    ServiceError,
+    cache_directory,
+    end_process,
+    free_ports,
+    make_server_directory,
+    remove_directory,
+    wait_for_port,
+)
+
+INFLUXDB_VERSION = "1.8.10"
+_MODULE = f"github.com/influxdata/influxdb/cmd/influxd@v{INFLUXDB_VERSION}"
+_USER = "vegamite"
+_CONFIG = """
+reporting-disabled = true
+bind-address = "127.0.0.1:{rpc_port}"
+[meta]
+  dir = "{directory}/meta"
+[data]
+  dir = "{directory}/data"
+  wal-dir = "{directory}/wal"
+  query-log-enabled = false
+[monitor]
+  store-enabled = false
+[http]
+  bind-address = "127.0.0.1:{port}"
+  flux-enabled = true
+  auth-enabled = true
+  log-enabled = false
+"""
+
+
+@dataclass(frozen=True)
+class InfluxAddress:
+    """Where a server is, and what a client has to say there: a token (`user:password` for 1.8) and an organisation."""
+
+    url: str
+    token: str
+    org: str = "vegamite"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `http://TOKEN@host:port/ORG`, as VEGAMITE_TEST_INFLUXDB has it; ServiceError for anything else."""
+        parts = urlsplit(text)
+        token, _, place = parts.netloc.rpartition("@")
+        if parts.scheme not in ("http", "https") or not token or not place:
+            raise ServiceError("VEGAMITE_TEST_INFLUXDB has the form http://TOKEN@host:port/ORG")
+        return cls(f"{parts.scheme}://{place}", unquote(token), parts.path.strip("/") or "vegamite")
+
+
+def influxd_is_built() -> bool:
+    """Say whether the server's program is in the cache folder."""
+    return _folder().is_dir()
+
+
+def influxd_program() -> Path:
+    """Return the server's program, built by Go and kept in the cache folder the first time; ServiceError without Go."""
+    target = _folder()
+    if not target.is_dir():
+        _build(target)
+    return target / "influxd"
+
+
+def _folder() -> Path:
+    return cache_directory() / f"influxdb-{INFLUXDB_VERSION}"
+
+
+def _build(target: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise ServiceError(
+            "InfluxDB is built with Go: install Debian's `golang-go`, or set VEGAMITE_TEST_INFLUXDB"
+        )
+    unfinished = Path(tempfile.mkdtemp(prefix=".influxdb-", dir=target.parent))
+    try:
+        built = subprocess.run(
+            [go, "install", _MODULE],
+            cwd=unfinished,
+            env={**os.environ, "GOBIN": str(unfinished)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1800,
+        )
+        if built.returncode != 0:
+            raise ServiceError(f"Go couldn't build InfluxDB:\n{built.stderr[-2000:]}")
+        if not target.is_dir():  # another run may have been quicker
+            unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+class InfluxServer:
+    """One real server on loopback, with its data in a folder of its own (removed by `close`), on a port that it keeps.
+
+    Nothing may be asked without its one user's token.
+    """
+
+    def __init__(self) -> None:
+        """Choose folder, ports and password; `start` makes the server."""
+        self.directory = make_server_directory("influxdb")
+        self.port, self._rpc_port = free_ports(2)
+        self._password = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> InfluxAddress:
+        """What a client needs; it stays the same over restarts."""
+        return InfluxAddress(f"http://127.0.0.1:{self.port}", f"{_USER}:{self._password}")
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; ServiceError when it isn't running."""
+        if self._process is None:
+            raise ServiceError("this InfluxDB isn't running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, on the data that is there, and return when it answers."""
+        program = influxd_program()
+        config = self.directory / "influxdb.conf"
+        config.write_text(
+            _CONFIG.format(directory=self.directory, port=self.port, rpc_port=self._rpc_port)
+        )
+        log = self.directory / "influxdb.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [program, "-config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                start_new_session=True,
+            )
+        wait_for_port(self._process, self.port, log=log)
+        self._make_user()
+
+    def _make_user(self) -> None:
+        """The first user may be made by anybody; later starts find it, and that is all there is to it."""
+        statement = f"CREATE USER {_USER} WITH PASSWORD '{self._password}' WITH ALL PRIVILEGES"
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/query", data=urlencode({"q": statement}).encode()
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 401:
+                raise ServiceError(f"InfluxDB's user can't be made: {error.read()!r}") from None
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        if self._process is not None:
+            end_process(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        remove_directory(self.directory)
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
