@@ -102,6 +102,24 @@ run: ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS
 test: install $(PAGE) services ## Run every test, against real servers (TESTS=services/api PYTEST_ARGS=-x)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
+# What befalls the system, and in which order, follows from the seed; without one, one is chosen and told.
+ROUNDS ?= 100
+SEED ?=
+MUTATION ?=
+
+.PHONY: chaos
+chaos: install services ## Kill, stop and cut the aggregators' world, and compare after each round (ROUNDS=100 SEED=1)
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(SEED:%=--seed %) $(MUTATION:%=--mutation %)
+
+# Each takes away one thing that exactly-once rests on, with the seed that showed it: a run that passes is the failure.
+.PHONY: chaos-mutations
+chaos-mutations: install services ## See `make chaos` fail without the fence, the savepoint, the outbox, the order of commit
+	@for mutation in fence savepoint outbox order; do \
+	  status=0; $(BIN)/python -m tests.chaos --rounds 30 --seed 11 --mutation $$mutation || status=$$?; \
+	  [ $$status = 1 ] || { echo "the mutation $$mutation was not seen: exit status $$status" >&2; exit 1; }; \
+	done; \
+	echo 'each mutation was seen'
+
 .PHONY: charts
 charts: install ## Check the charts: lint, render by two Helms, schemas, laws (PYTEST_ARGS="-x -k api")
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/charts

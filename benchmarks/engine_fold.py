@@ -23,6 +23,8 @@ from decimal import Decimal, localcontext
 
 import msgspec
 
+from vegamite_aggregator.config import AggregatorSection
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.fold import fold_trades
@@ -109,7 +111,12 @@ class Load:
             next_offset=0,
             last_append_time=None,
             markets={
-                market: MarketState(contract=None, history_from=START, newest_open={})
+                market: MarketState(
+                    contract=None,
+                    history_from=START,
+                    newest_event_time=NEVER,
+                    open_close_time=FOREVER,
+                )
                 for market in self.markets
             },
         )
@@ -151,7 +158,7 @@ def measure_steps(load: Load) -> tuple[float, float]:
             raise SystemExit("the load is in order, so nothing should have to be loaded")
         changes = decide(state, plan, Loaded(), now=START)
         state.apply(changes)
-        state.evict()
+        state.evict(AggregatorSection().resident_candles)
         deciding += time.process_time() - read
         reading += read - began
     return load.count / reading, load.count / deciding

@@ -26,6 +26,9 @@ class AggregatorSection(ServiceSection):
     queue_max_bytes: int = Field(default=16_000_000, ge=1_000_000)
     """Bytes of one partition's records that may wait for its transaction; beyond it, they are left in the log for later."""
 
+    resident_candles: int = Field(default=50_000, ge=0)
+    """Most candles that stay in memory between transactions, some 1.5 KB each; the rest are read back when needed."""
+
     update_interval_ms: int = Field(default=250, ge=10)
     """Least time between two published in-progress states of one market and timeframe."""
 

@@ -91,6 +91,21 @@ WAITING_PARTITIONS = Gauge(
     "Partitions that can't go on, by cause: failing, publishing, held",
     ["cause"],
 )
+RESIDENT_CANDLES = Gauge(
+    "vegamite_aggregator_resident_candles", "Candles in memory, of all partitions of this process"
+)
+RESIDENT_MARKETS = Gauge(
+    "vegamite_aggregator_resident_markets",
+    "Markets that have candles in memory; of the others a few numbers are known",
+)
+EVICTIONS = Counter(
+    "vegamite_aggregator_market_evictions_total",
+    "Times that a market's candles left memory for those of markets touched later",
+)
+LOADED_CANDLES = Counter(
+    "vegamite_aggregator_loaded_candles_total",
+    "Candles read back from the store because a decision needed them",
+)
 PARTITIONS = Gauge("vegamite_aggregator_partitions", "Partitions that this process owns")
 LAG = Gauge(
     "vegamite_aggregator_lag_records",

@@ -71,12 +71,14 @@ async def test_any_order_batching_and_repetition_gives_the_same_rows(
     ] + random.choices(plainly, k=5)
     random.shuffle(wildly)
     tables: list[Any] = []
-    for records in (plainly, wildly):
+    for records, resident_candles in ((plainly, 50_000), (wildly, random.choice((0, 30)))):
         rig = await make_rig()
         await rig.pool.execute(ENSURE, DEMO.exchange, DEMO.symbol)
         await rig.pool.execute(ENSURE, OTHER.exchange, OTHER.symbol)
         await rig.publish(*all_received_at_once(records))
-        await rig.start(batch_max_records=random.choice((1, 3, 500)))
+        await rig.start(
+            batch_max_records=random.choice((1, 3, 500)), resident_candles=resident_candles
+        )
         await rig.settled()
         rig.clock.advance(3600)
         await rig.becomes(ALL_PAST_IS_FINAL)

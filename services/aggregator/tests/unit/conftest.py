@@ -1,15 +1,16 @@
 """A small world around the engine: a log, a store in memory that does what the real one must, and a reader of candles."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.decision import decide
-from vegamite_aggregator.core.demand import Loaded, Wants
+from vegamite_aggregator.core.demand import Loaded, OpenCandles, Wants
 from vegamite_aggregator.core.fold import TradeFold
 from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey, read_batch, without_stored
@@ -50,6 +51,11 @@ class Record(msgspec.Struct, frozen=True):
     value: bytes
 
 
+def _open(rows: Mapping[CandleKey, StoredCandle]) -> list[StoredCandle]:
+    """Return the candles that are neither final nor held."""
+    return [stored for stored in rows.values() if not stored.candle.final and not stored.held_by]
+
+
 class Store:
     """What the database holds of one partition, and how it answers what the engine asks of it."""
 
@@ -69,9 +75,6 @@ class Store:
 
     def market_state(self, market: Market) -> MarketState:
         rows = self.candles.get(market, {})
-        newest: dict[Timeframe, Micros] = {}
-        for timeframe, open_time in rows:
-            newest[timeframe] = max(open_time, newest.get(timeframe, open_time))
         gaps = self.gaps.get(market, {}).values()
         open_edges = {
             edge
@@ -88,8 +91,8 @@ class Store:
                 for gap in gaps
                 if gap.state is not GapState.FILLED or {gap.from_time, gap.to_time} & open_edges
             ],
-            candles=[c for c in rows.values() if not c.candle.final and not c.held_by],
-            newest_open=newest,
+            newest_event_time=max((c.candle.last_event_time for c in rows.values()), default=NEVER),
+            open_close_time=min((c.candle.close_time for c in _open(rows)), default=FOREVER),
         )
 
     def state(self) -> PartitionState:
@@ -177,10 +180,20 @@ class Store:
             folds.append(fold)
         return Loaded(
             candles={market: list(rows.values()) for market, rows in found.items()},
+            open_candles={asked.market: self._open_candles(asked) for asked in wants.open_candles},
             release_rest=len(held) > limit,
             rebuilt=folds,
             jobs=[self.jobs[name] for name in wants.jobs if name in self.jobs],
         )
+
+    def _open_candles(self, asked: OpenCandles) -> list[StoredCandle]:
+        """Return the market's open candles inside the bounds: whoever asks has the others."""
+        return [
+            stored
+            for stored in _open(self.candles.get(asked.market, {}))
+            if stored.candle.close_time >= asked.from_close
+            and stored.candle.open_time <= asked.until_open
+        ]
 
     def write(self, changes: Changes) -> None:
         version = self.fence[0]
@@ -271,7 +284,9 @@ class World:
         fold_plainly: Callable[..., Any],
         numbers_of: Callable[..., Any],
         timing: Timing | None = None,
+        resident_candles: int = 1_000_000,
     ) -> None:
+        self.resident_candles = resident_candles
         self._fold_plainly = fold_plainly
         self._numbers_of = numbers_of
         self.clock = start
@@ -342,7 +357,9 @@ class World:
             state.markets[market] = self.store.market_state(market)
         inserted = without_stored(intake.trades, self.store.insert(intake.trades))
         plan = prepare(state, intake, inserted, log_time=past, timing=self.timing)
-        changes = decide(state, plan, self.store.load(plan.wants), now=self.clock)
+        loaded = self.store.load(plan.wants)
+        state.admit(plan.wants, loaded)
+        changes = decide(state, plan, loaded, now=self.clock)
         if not commit:
             self.store.trades = trades_before
             self.restart()
@@ -352,10 +369,10 @@ class World:
         if changes.changed:
             self.store.write(changes)
             state.apply(changes)
-            state.evict()
             for market, rows in changes.markets.items():
                 for candle in rows.streamed:
                     self.reader.take(market, candle)
+        state.evict(self.resident_candles)
         self.reader.read()
         return changes
 
@@ -385,14 +402,24 @@ class World:
             stored = self.store.candles.get(market, {})
             assert all(stored[key] == kept for key, kept in state.candles.items())
             for key, row in stored.items():
-                needed = key[1] >= state.resident_from[key[0]]
-                if needed or (not row.candle.final and not row.held_by):
-                    assert key in state.candles, f"{market.key} {key} must be in memory"
+                if key in state.candles:
+                    assert (key in state.unsettled) == (row in _open({key: row}))
+                    continue
+                text = f"{market.key} {key} isn't in memory"
+                assert key[1] < state.resident_from(key[0]), text
+                assert row.candle.last_event_time <= state.newest_event_time, text
+                if not row.candle.final and not row.held_by:
+                    assert state.open_close_time <= row.candle.close_time, text
+                if row.candle.final and not row.candle.complete and not row.held_by:
+                    assert key[1] < state.incomplete_before, text
             fresh = self.store.market_state(market)
             assert state.coverage == fresh.coverage
             assert state.end_causes == fresh.end_causes
             assert state.gaps == fresh.gaps
-            assert state.unsettled == fresh.unsettled
+            assert state.next_close() <= fresh.next_close()
+        kept = [len(state.candles) for state in self.state.markets.values()]
+        assert self.state.resident_candles == sum(kept) <= self.resident_candles
+        assert self.state.resident_markets == sum(map(bool, kept))
         fresh_state = self.store.state()
         assert self.state.open_spans == fresh_state.open_spans
         assert self.state.jobs == fresh_state.jobs

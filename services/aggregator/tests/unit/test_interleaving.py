@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vegamite_common.domain.coverage import GapState, Span, SpanSet
 from vegamite_common.domain.market import Contract, Market
@@ -61,9 +63,11 @@ class Venue:
 class History:
     """One seeded history; `healthy` ones have no fault, and then nothing is ever revised."""
 
-    def __init__(self, seed: int, make_world: Any, some_trades: Any, *, healthy: bool) -> None:
+    def __init__(
+        self, seed: int, make_world: Any, some_trades: Any, *, healthy: bool, **world: Any
+    ) -> None:
         self.rng = rng = random.Random(seed)
-        self.world = make_world(start=START)
+        self.world = make_world(start=START, **world)
         self.world.store.contracts[MARKETS[1]] = Contract(parse_decimal("100"), inverse=True)
         self.healthy = healthy
         self.jobs = 0
@@ -334,6 +338,37 @@ def test_in_health_a_candle_is_final_once_complete_and_never_revised(
                 assert candle.complete
                 assert history.world.reader.finals[(market, (timeframe, at))] == 1
     assert sum(step.revisions + step.late for step in history.world.statistics) == 0
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    limit=st.sampled_from((0, 1, 20, 100)),
+    healthy=st.booleans(),
+    seconds=st.integers(20, 100),
+)
+def test_a_memory_too_small_for_anything_changes_no_row_and_no_record(
+    make_world: Any, some_trades: Any, seed: int, limit: int, healthy: bool, seconds: int
+) -> None:
+    outcomes = []
+    for resident_candles in (limit, 1_000_000):
+        history = History(
+            seed, make_world, some_trades, healthy=healthy, resident_candles=resident_candles
+        )
+        history.run(seconds)
+        history.finish()
+        world = history.world
+        outcomes.append(
+            {
+                "store": vars(world.store),
+                "published": [*world.reader.records, *world.reader.statuses],
+                "seen": world.reader.candles,
+                "statistics": world.statistics,
+            }
+        )
+
+    for name, small in outcomes[0].items():
+        assert small == outcomes[1][name], f"{name} differs with {limit} candles in memory"
 
 
 @pytest.mark.parametrize("seed", range(15))

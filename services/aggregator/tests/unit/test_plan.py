@@ -66,7 +66,9 @@ def test_after_a_restart_only_what_may_be_stored_is_asked_for(world: Any, trade:
     world.send_trades(MARKET, [trade(1000, world.clock)])
     asked = wants(world)
 
-    assert asked.keys == {}
+    second = (Timeframe.S1, world.clock)
+    assert set(asked.keys[MARKET]) == candles_at(world.clock) - {second}
+    assert asked.open_candles == ()
     assert asked.incomplete == ()
 
 
@@ -78,7 +80,36 @@ def test_an_old_trade_asks_for_those_of_its_candles_that_memory_lacks(
     world.send_trades(MARKET, [trade(1000, NOON)])
     asked = wants(world)
 
-    assert set(asked.keys[MARKET]) == {(Timeframe.S1, NOON), (Timeframe.M1, NOON)}
+    assert set(asked.keys[MARKET]) == candles_at(NOON)
+
+
+@pytest.mark.parametrize("how", ["restart", "eviction"])
+def test_a_quiet_market_is_looked_at_again_when_coverage_or_the_clock_comes_to_its_next_candle(
+    world: Any, trade: MakeTrade, how: str
+) -> None:
+    live(world, trade, 10)
+    if how == "restart":
+        world.restart()
+    else:
+        world.state.evict(0)
+
+    def asks_after(covered: int, passed: int) -> bool:
+        world.log[world.state.next_offset :] = []
+        world.send(Heartbeat(writer="w", to_time=NOON + covered))
+        world.clock = NOON + passed
+        asked = wants(world)
+        assert [one.market for one in asked.open_candles] in ([], [MARKET])
+        assert not asked.keys
+        return bool(asked.open_candles)
+
+    assert not asks_after(MINUTE - 1, MINUTE + 30 * SECOND - 1)
+    assert asks_after(MINUTE, MINUTE)
+    assert asks_after(MINUTE - 1, MINUTE + 30 * SECOND)
+
+
+def candles_at(instant: int) -> set[tuple[Timeframe, int]]:
+    """Return the key of each timeframe's candle that holds the instant."""
+    return {(timeframe, timeframe.open_time(instant)) for timeframe in Timeframe}
 
 
 def test_late_coverage_asks_for_the_candles_that_it_completes_alone(

@@ -5,16 +5,11 @@ from typing import Any
 
 import pytest
 
+from vegamite_aggregator.core.candle_cache import FOREVER, KEPT_OTHERS, KEPT_SECONDS, NEVER
 from vegamite_aggregator.core.changes import Changes, MarketChanges
+from vegamite_aggregator.core.demand import Loaded, OpenCandles, Wants
 from vegamite_aggregator.core.rows import Job, OpenSpan, SpanRow, StoredCandle
-from vegamite_aggregator.core.state import (
-    FOREVER,
-    KEPT_OTHERS,
-    KEPT_SECONDS,
-    MarketState,
-    PartitionState,
-    due,
-)
+from vegamite_aggregator.core.state import MarketState, PartitionState, due
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.coverage import Span, SpanSet
@@ -64,8 +59,15 @@ def stored(
     return StoredCandle(candle, held_by)
 
 
+def new_market() -> MarketState:
+    """Return a market of which nothing is stored."""
+    return MarketState(
+        contract=None, history_from=None, newest_event_time=NEVER, open_close_time=FOREVER
+    )
+
+
 def market_with(*candles: StoredCandle) -> MarketState:
-    market = MarketState(contract=None, history_from=None, newest_open={})
+    market = new_market()
     market.apply(MarketChanges(candles=candles))
     return market
 
@@ -77,44 +79,103 @@ def partition(market: MarketState, **more: Any) -> PartitionState:
     )
 
 
-def test_eviction_keeps_the_newest_and_raises_what_is_known_to_be_resident() -> None:
+def test_a_busy_market_keeps_its_newest_and_knows_what_is_resident() -> None:
     seconds = [stored(number) for number in range(300)]
     minutes = [stored(number, timeframe=Timeframe.M1) for number in range(10)]
     market = market_with(*seconds, *minutes)
-    market.evict()
 
     kept = [stored.key for stored in (*seconds[-KEPT_SECONDS:], *minutes[-KEPT_OTHERS:])]
     assert sorted(market.candles) == sorted(kept)
-    assert market.resident_from[Timeframe.S1] == seconds[-KEPT_SECONDS - 1].candle.open_time + 1
-    assert market.resident_from[Timeframe.M1] == minutes[-KEPT_OTHERS - 1].candle.open_time + 1
-    assert market.resident_from[Timeframe.H1] < NOON
+    dropped = seconds[-KEPT_SECONDS - 1].candle.open_time
+    assert market.resident_from(Timeframe.S1) == dropped + 1
+    assert market.resident_from(Timeframe.M1) == minutes[-KEPT_OTHERS - 1].candle.open_time + 1
+    assert market.resident_from(Timeframe.H1) < NOON
+    assert market.incomplete_before > dropped
 
 
-def test_eviction_never_takes_what_still_waits_for_its_end() -> None:
+def test_a_busy_market_never_drops_what_still_waits_for_its_end() -> None:
     waiting = [stored(number, final=False) for number in range(0, 300, 30)]
     others = [stored(number) for number in range(300) if number % 30]
     market = market_with(*waiting, *others)
-    market.evict()
 
     assert len(market.candles) < 100
     assert {row.key for row in waiting} <= market.candles.keys()
     assert market.unsettled.keys() == {row.key for row in waiting}
+    assert market.open_close_time == FOREVER
 
 
-def test_a_held_candle_can_be_evicted_though_it_is_not_final() -> None:
+def test_a_held_candle_can_be_dropped_though_it_is_not_final() -> None:
     held = stored(0, final=False, held_by=("j",))
     market = market_with(held, *(stored(number) for number in range(1, 300)))
-    market.evict()
 
     assert held.key not in market.candles
-    assert market.resident_from[Timeframe.S1] > held.candle.open_time
+    assert market.resident_from(Timeframe.S1) > held.candle.open_time
 
 
-def test_few_candles_are_not_evicted() -> None:
-    market = market_with(*(stored(number) for number in range(200)))
-    market.evict()
+def test_few_candles_are_all_kept() -> None:
+    assert len(market_with(*(stored(number) for number in range(200))).candles) == 200
 
-    assert len(market.candles) == 200
+
+def test_a_market_that_let_its_candles_go_knows_what_it_has_to_look_at_again() -> None:
+    market = market_with(
+        stored(0),
+        stored(1, complete=True),
+        stored(2, final=False),
+        stored(3, final=False, held_by=("j",)),
+        stored(0, timeframe=Timeframe.H1, final=False),
+    )
+    market.forget_candles()
+
+    assert not market.candles
+    assert not market.unsettled
+    assert market.next_close() == NOON + 3 * SECOND
+    assert market.incomplete_before == NOON + 1
+    assert market.newest_event_time == NOON + 3 * SECOND
+    assert market.resident_from(Timeframe.S1) == NOON + 3 * SECOND + 1
+    assert market.resident_from(Timeframe.D1) == Timeframe.D1.open_time(NOON) + 1
+
+    market.admit([stored(2, final=False), stored(0, timeframe=Timeframe.H1, final=False)])
+    assert len(market.unsettled) == 2
+    assert market.open_close_time == FOREVER
+    assert market.resident_from(Timeframe.S1) == NOON + 3 * SECOND + 1
+
+
+def test_what_comes_after_a_market_let_its_candles_go_does_not_make_older_ones_resident() -> None:
+    market = market_with(stored(0), stored(0, final=False, timeframe=Timeframe.M1))
+    market.forget_candles()
+    market.apply(MarketChanges(candles=[stored(90, final=False)]))
+
+    assert market.resident_from(Timeframe.S1) == NOON + 1
+    assert market.newest_event_time == NOON + 90 * SECOND
+    assert market.open_close_time == market.next_close() == NOON + MINUTE
+
+
+def test_the_markets_touched_last_stay_in_memory() -> None:
+    names = [Market("kraken", f"{letter}/USD") for letter in "ABC"]
+    state = partition(new_market(), markets={name: new_market() for name in names})
+
+    def touch(name: Market, number: int) -> None:
+        changes = MarketChanges(candles=[stored(number, final=False)])
+        state.apply(Changes(0, number, NOON, changed=True, markets={name: changes}))
+
+    for number, name in enumerate((*names, names[0])):
+        touch(name, number)
+    covered = MarketChanges(coverage_after=SpanSet([Span(NOON, NOON + SECOND)]))
+    state.apply(Changes(0, 9, NOON, changed=True, markets={names[1]: covered}))
+
+    assert (state.resident_candles, state.resident_markets) == (4, 3)
+    assert state.evict(4) == 0
+    assert state.evict(3) == 1
+    assert [bool(state.markets[name].candles) for name in names] == [True, False, True]
+    assert state.evict(2) == 1
+    assert [bool(state.markets[name].candles) for name in names] == [True, False, False]
+    assert state.evict(0) == 1
+    assert (state.resident_candles, state.resident_markets) == (0, 0)
+
+    wants = Wants(open_candles=[OpenCandles(names[1], NOON, NOON)])
+    state.admit(wants, Loaded(open_candles={names[1]: [stored(1, final=False)]}))
+    assert (state.resident_candles, state.resident_markets) == (1, 1)
+    assert state.markets[names[1]].unsettled == {stored(1).key: NOON + 2 * SECOND}
 
 
 @pytest.mark.parametrize(
@@ -132,20 +193,19 @@ def test_what_waits_is_known_by_its_state(row: StoredCandle, waits: bool, incomp
         market_with(row),
         market_with(stored(0, final=False), row),
         market_with(stored(0), row),
-        MarketState(contract=None, history_from=None, candles=[row]),
     ):
         assert (row.key in market.unsettled) is waits
         assert (row.key in market.incomplete) is incomplete
         assert market.next_close() == (NOON + SECOND if waits else FOREVER)
 
 
-def test_what_is_stored_but_not_in_memory_is_asked_for_up_to_the_newest_known() -> None:
-    known = MarketState(contract=None, history_from=None, newest_open={Timeframe.M1: NOON + MINUTE})
+def test_where_nothing_is_known_everything_is_asked_for() -> None:
     unknown = MarketState(contract=None, history_from=None)
 
-    assert known.resident_from[Timeframe.M1] == NOON + MINUTE + 1
-    assert known.resident_from[Timeframe.S1] < 0
-    assert set(unknown.resident_from.values()) == {FOREVER}
+    assert {unknown.resident_from(timeframe) for timeframe in Timeframe} == {FOREVER}
+    assert unknown.incomplete_before == FOREVER
+    assert unknown.next_close() == NEVER
+    assert {new_market().resident_from(timeframe) for timeframe in Timeframe} == {NEVER}
 
 
 def test_memory_takes_over_what_was_committed_and_counts_the_commit() -> None:

@@ -18,16 +18,16 @@ from vegamite_aggregator.adapters.row import (
 )
 from vegamite_aggregator.adapters.time_partition import candle_table
 from vegamite_aggregator.core.changes import MarketChanges
-from vegamite_aggregator.core.demand import IncompleteRange, RebuildRange
+from vegamite_aggregator.core.demand import IncompleteRange, OpenCandles, RebuildRange
 from vegamite_aggregator.core.rows import CandleKey, StoredCandle
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros, from_datetime, to_datetime
+from vegamite_common.domain.time import LATEST_EVENT, Micros, from_datetime, to_datetime
 from vegamite_common.domain.timeframe import Timeframe
 
 Candles = dict[Market, dict[CandleKey, StoredCandle]]
 
-LOADED_OPEN = "NOT final AND held_by IS NULL"
-"""What is always in memory: candles in progress that no job holds back."""
+OPEN = "NOT final AND held_by IS NULL"
+"""Candles in progress that no job holds back; the index `candle_open` has them."""
 
 _COLUMNS = ", ".join(f"c.{name}" for name in CANDLE_COLUMNS)
 _TYPES = {
@@ -86,19 +86,37 @@ _IN_RANGE = {
     """
     for timeframe in Timeframe
 }
-_INCOMPLETE = " AND final AND NOT complete AND held_by IS NULL"
-_OPEN = f"SELECT {_COLUMNS} FROM candle c WHERE {LOADED_OPEN} AND market_key = ANY($1::int[])"
-_HELD = f"SELECT {_COLUMNS} FROM candle c WHERE held_by && $1::text[] AND market_key = ANY($2::int[]) LIMIT $3"
-_NEWEST = " UNION ALL ".join(
-    f"""
-        SELECT wanted.market_key, '{timeframe.value}' AS timeframe, (
-            SELECT open_time FROM {candle_table(timeframe)} c
-            WHERE c.market_key = wanted.market_key AND c.timeframe = '{timeframe.value}'
-            ORDER BY open_time DESC LIMIT 1
-        ) AS open_time FROM unnest($1::int[]) AS wanted (market_key)
+_INCOMPLETE = {
+    timeframe: f"""
+        SELECT {_COLUMNS} FROM unnest($1::int[], $2::timestamptz[], $3::timestamptz[]) AS wanted (market_key, from_time, to_time)
+        JOIN {candle_table(timeframe)} c
+            ON c.market_key = wanted.market_key AND open_time >= from_time AND open_time < to_time
+        WHERE c.timeframe = '{timeframe.value}' AND open_time >= $4 AND open_time < $5
+            AND final AND NOT complete AND held_by IS NULL
     """
     for timeframe in Timeframe
+}
+_OPEN = " UNION ALL ".join(
+    f"""
+        SELECT {_COLUMNS} FROM {candle_table(timeframe)} c
+        WHERE {OPEN} AND timeframe = '{timeframe.value}' AND market_key = ANY($1::int[])
+            AND open_time BETWEEN ${2 * number} AND ${2 * number + 1}
+    """
+    for number, timeframe in enumerate(Timeframe, start=1)
 )
+_FIRST_OPEN = f"""
+    SELECT market_key, timeframe, min(open_time) AS open_time FROM candle
+    WHERE {OPEN} AND market_key = ANY($1::int[]) GROUP BY market_key, timeframe
+"""
+_HELD = f"SELECT {_COLUMNS} FROM candle c WHERE held_by && $1::text[] AND market_key = ANY($2::int[]) LIMIT $3"
+# A trade is in one candle of each timeframe, and the greatest trade in the latest of each: the months' table is the smallest.
+_NEWEST = f"""
+    SELECT wanted.market_key, newest.last_event_time FROM unnest($1::int[]) AS wanted (market_key), LATERAL (
+        SELECT last_event_time FROM {candle_table(Timeframe.MO1)} c
+        WHERE c.market_key = wanted.market_key AND c.timeframe = '{Timeframe.MO1.value}'
+        ORDER BY open_time DESC LIMIT 1
+    ) newest
+"""
 _DELETE = """
     DELETE FROM candle c USING unnest($1::int[], $2::text[], $3::timestamptz[]) AS gone (market_key, timeframe, open_time)
     WHERE c.market_key = gone.market_key AND c.timeframe = gone.timeframe AND c.open_time = gone.open_time
@@ -115,21 +133,35 @@ async def collect(candles: Candles, rows: Iterable[Any], markets: Mapping[int, M
             await asyncio.sleep(0)
 
 
-async def open_candles(connection: Connection, market_keys: Sequence[int]) -> Sequence[Any]:
+async def open_candles(
+    connection: Connection, wanted: Sequence[OpenCandles], keys: Mapping[Market, int]
+) -> Sequence[Any]:
     """Return the rows of these markets that are neither final nor held by a job."""
-    return await connection.fetch(_OPEN, market_keys)
+    begin = max(min(asked.from_close for asked in wanted) - 1, 0)
+    end = min(max(asked.until_open for asked in wanted), LATEST_EVENT)
+    bounds = [
+        to_datetime(instant)
+        for timeframe in Timeframe
+        for instant in (timeframe.open_time(min(begin, end)), end)
+    ]
+    return await connection.fetch(_OPEN, [keys[asked.market] for asked in wanted], *bounds)
 
 
-async def newest_open_times(
-    connection: Connection, market_keys: Sequence[int]
-) -> dict[int, dict[Timeframe, Micros]]:
-    """Return, by market, the greatest stored open time of each timeframe that has a candle."""
-    found: dict[int, dict[Timeframe, Micros]] = defaultdict(dict)
-    for row in await connection.fetch(_NEWEST, market_keys):
-        if row["open_time"] is not None:
-            timeframe = Timeframe(row["timeframe"])
-            found[row["market_key"]][timeframe] = from_datetime(row["open_time"])
+async def first_open(connection: Connection, market_keys: Sequence[int]) -> dict[int, Micros]:
+    """Return the earliest close time of a candle that is neither final nor held, by market that has one."""
+    found: dict[int, Micros] = {}
+    for row in await connection.fetch(_FIRST_OPEN, market_keys):
+        close_time = Timeframe(row["timeframe"]).close_time(from_datetime(row["open_time"]))
+        found[row["market_key"]] = min(close_time, found.get(row["market_key"], close_time))
     return found
+
+
+async def newest_event_times(
+    connection: Connection, market_keys: Sequence[int]
+) -> dict[int, Micros]:
+    """Return the event time of each market's greatest trade, where it has candles."""
+    rows = await connection.fetch(_NEWEST, market_keys)
+    return {row["market_key"]: from_datetime(row["last_event_time"]) for row in rows}
 
 
 async def candles_by_key(
@@ -157,15 +189,25 @@ async def candles_by_key(
 
 
 async def incomplete_candles(
-    connection: Connection, wanted: IncompleteRange, market_key: int
-) -> Sequence[Any]:
-    """Return the rows of the range that are final, incomplete and free."""
-    return await connection.fetch(
-        _IN_RANGE[wanted.timeframe] + _INCOMPLETE,
-        market_key,
-        to_datetime(wanted.from_time),
-        to_datetime(wanted.to_time),
-    )
+    connection: Connection, wanted: Sequence[IncompleteRange], keys: Mapping[Market, int]
+) -> list[Any]:
+    """Return the rows of the ranges that are final, incomplete and free."""
+    by_timeframe: dict[Timeframe, list[IncompleteRange]] = defaultdict(list)
+    for asked in wanted:
+        by_timeframe[asked.timeframe].append(asked)
+    rows: list[Any] = []
+    for timeframe, ranges in by_timeframe.items():
+        begins = [to_datetime(asked.from_time) for asked in ranges]
+        ends = [to_datetime(asked.to_time) for asked in ranges]
+        rows += await connection.fetch(
+            _INCOMPLETE[timeframe],
+            [keys[asked.market] for asked in ranges],
+            begins,
+            ends,
+            min(begins),
+            max(ends),
+        )
+    return rows
 
 
 async def held_candles(

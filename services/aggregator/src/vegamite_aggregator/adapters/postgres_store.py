@@ -31,6 +31,7 @@ from vegamite_aggregator.adapters.row import (
 from vegamite_aggregator.adapters.time_partition import TimePartitions
 from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
 from vegamite_aggregator.core.allowance import SetApart
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
 from vegamite_aggregator.core.fold import TradeFold
@@ -123,10 +124,8 @@ class PostgresCandleStore:
             return {}
         names = self._markets.markets
         market_keys = [row["market_key"] for row in rows.values()]
-        candles: candle_table.Candles = {}
-        found = await candle_table.open_candles(connection, market_keys)
-        await candle_table.collect(candles, found, names)
-        newest = await candle_table.newest_open_times(connection, market_keys)
+        first_open = await candle_table.first_open(connection, market_keys)
+        newest = await candle_table.newest_event_times(connection, market_keys)
         spans = _by_market(await coverage_table.read_spans(connection, market_keys), names)
         gaps = _by_market(await coverage_table.read_gaps(connection, market_keys), names)
         states: dict[Market, MarketState] = {}
@@ -137,8 +136,8 @@ class PostgresCandleStore:
                 history_from=history_from,
                 coverage=[span_row(span) for span in spans.get(market, ())],
                 gaps=[gap_row(gap) for gap in gaps.get(market, ())],
-                candles=candles.get(market, {}).values(),
-                newest_open=newest.get(row["market_key"], {}),
+                newest_event_time=newest.get(row["market_key"], NEVER),
+                open_close_time=first_open.get(row["market_key"], FOREVER),
             )
         return states
 
@@ -227,15 +226,21 @@ class PostgresStep:
         """Read what is wanted, a query for each timeframe or range."""
         names = self._store.market_table.markets
         candles: candle_table.Candles = {}
+        opened: candle_table.Candles = {}
         release_rest = False
+        if wants.open_candles:
+            found = await candle_table.open_candles(
+                self._connection, wants.open_candles, self._keys
+            )
+            await candle_table.collect(opened, found, names)
         if wants.keys:
             rows = await candle_table.candles_by_key(self._connection, wants.keys, self._keys)
             await candle_table.collect(candles, rows, names)
-        for wanted in wants.incomplete:
-            found = await candle_table.incomplete_candles(
-                self._connection, wanted, self._keys[wanted.market]
+        if wants.incomplete:
+            rows = await candle_table.incomplete_candles(
+                self._connection, wants.incomplete, self._keys
             )
-            await candle_table.collect(candles, found, names)
+            await candle_table.collect(candles, rows, names)
         if wants.released:
             held = await self._held(wants)
             release_rest = len(held) > wants.release_limit
@@ -243,7 +248,8 @@ class PostgresStep:
         rebuilt = [await self._rebuild(wanted, candles) for wanted in wants.rebuilds]
         jobs = await coverage_table.read_jobs(self._connection, wants.jobs) if wants.jobs else []
         return Loaded(
-            candles={market: list(found.values()) for market, found in candles.items()},
+            candles={market: list(rows.values()) for market, rows in candles.items()},
+            open_candles={market: list(rows.values()) for market, rows in opened.items()},
             release_rest=release_rest,
             rebuilt=rebuilt,
             jobs=[job_row(row, names[row["market_key"]]) for row in jobs],

@@ -14,6 +14,18 @@ RELEASE_LIMIT = 5_000
 """Most held candles of jobs that are over that one step takes from the store."""
 
 
+class OpenCandles(msgspec.Struct, frozen=True):
+    """The stored candles of a market that are neither final nor held by a job, and may not be in memory.
+
+    Those end at or after `from_close` and open at or before `until_open`, so only some tables need a look; either may be
+    far away. Others may come along.
+    """
+
+    market: Market
+    from_close: Micros
+    until_open: Micros
+
+
 class IncompleteRange(msgspec.Struct, frozen=True):
     """Stored candles of one timeframe, final, not complete, held by no job, with from_time <= open_time < to_time."""
 
@@ -44,12 +56,14 @@ class RebuildRange(msgspec.Struct, frozen=True):
 
 
 class Wants(msgspec.Struct, frozen=True):
-    """What to load: candles by key (those not stored are left out), in ranges, and by the jobs that hold them.
+    """What to load: open candles of markets, candles by key (those not stored are left out), in ranges, and by the jobs
+    that hold them.
 
     `released` are jobs that are over: any at most `release_limit` stored candles of the partition's markets with one of
     them in `held_by`. `jobs` are names of jobs whose rows, of whatever state, are to be loaded where they exist.
     """
 
+    open_candles: Sequence[OpenCandles] = ()
     keys: Mapping[Market, Sequence[CandleKey]] = {}
     incomplete: Sequence[IncompleteRange] = ()
     released: frozenset[str] = frozenset()
@@ -60,17 +74,31 @@ class Wants(msgspec.Struct, frozen=True):
     @property
     def empty(self) -> bool:
         """Whether nothing has to be loaded."""
-        return not (self.keys or self.incomplete or self.released or self.rebuilds or self.jobs)
+        return not (
+            self.open_candles
+            or self.keys
+            or self.incomplete
+            or self.released
+            or self.rebuilds
+            or self.jobs
+        )
 
 
 class Loaded(msgspec.Struct, frozen=True):
     """What the store had of `Wants`: each market's candles together, once or more often, whatever asked for them.
 
+    `open_candles` are those of `Wants.open_candles` alone: they go into memory before the decision.
     `release_rest`: more candles than were taken are held by the jobs in `released` (the limit was reached). `rebuilt`: the
     fold of each of `rebuilds`, in order.
     """
 
     candles: Mapping[Market, Sequence[StoredCandle]] = {}
+    open_candles: Mapping[Market, Sequence[StoredCandle]] = {}
     release_rest: bool = False
     rebuilt: Sequence[TradeFold] = ()
     jobs: Sequence[Job] = ()
+
+    @property
+    def count(self) -> int:
+        """How many candles were read."""
+        return sum(map(len, self.candles.values())) + sum(map(len, self.open_candles.values()))

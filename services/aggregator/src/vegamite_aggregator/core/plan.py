@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from vegamite_aggregator.core.demand import IncompleteRange, RebuildRange, Wants
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
+from vegamite_aggregator.core.demand import IncompleteRange, OpenCandles, RebuildRange, Wants
 from vegamite_aggregator.core.fold import Series, fold_trades
 from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import Intake, TradeBatch
 from vegamite_aggregator.core.ledger import Ledger, MarketLedger
 from vegamite_aggregator.core.reason import reason_of, weightier
 from vegamite_aggregator.core.rows import CandleKey
-from vegamite_aggregator.core.state import FOREVER, MarketState, PartitionState, job_is_over
+from vegamite_aggregator.core.state import MarketState, PartitionState, job_is_over
 from vegamite_aggregator.core.tally import Tally, exactly, merge
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.coverage import Span, SpanSet
@@ -78,7 +79,9 @@ def prepare(
         ledger=ledger,
         deltas=deltas,
         over=over,
-        wants=_wants(state, ledger, deltas, over),
+        wants=_wants(
+            state, ledger, deltas, over, NEVER if log_time is None else log_time - timing.grace
+        ),
         inserted=sum(len(batch.trades) for batch in inserted),
         log_time=log_time,
         timing=timing,
@@ -140,6 +143,7 @@ def _wants(
     ledger: Ledger,
     deltas: dict[Market, dict[CandleKey, Delta]],
     over: frozenset[str],
+    past: Micros,
 ) -> Wants:
     keys = {
         market: missing
@@ -154,6 +158,7 @@ def _wants(
         rebuilds += _rebuilds(market, changed.rebuilds, state.horizon(market))
         rebuilds += _restored(market, changed.restored, state.horizon(market))
     return Wants(
+        open_candles=tuple(_open_candles(state, ledger, past)),
         keys=keys,
         incomplete=tuple(incomplete),
         released=over,
@@ -162,9 +167,20 @@ def _wants(
     )
 
 
+def _open_candles(state: PartitionState, ledger: Ledger, past: Micros) -> Iterator[OpenCandles]:
+    """Yield the markets of which a candle out of memory may be final now: its grace is over, or coverage has come so far."""
+    for market, known in state.markets.items():
+        reached = past
+        changed = ledger.markets.get(market)
+        if changed is not None and changed.coverage is not changed.before:
+            reached = max(past, changed.coverage.end or NEVER)
+        if known.open_close_time <= reached:
+            yield OpenCandles(market, known.open_close_time, known.newest_event_time)
+
+
 def _missing_keys(market: MarketState, touched: Iterable[CandleKey]) -> list[CandleKey]:
-    candles, resident_from = market.candles, market.resident_from
-    return [key for key in touched if key[1] < resident_from[key[0]] and key not in candles]
+    candles = market.candles
+    return [key for key in touched if key not in candles and key[1] < market.resident_from(key[0])]
 
 
 def _incomplete(
@@ -185,7 +201,7 @@ def _incomplete(
                 to_time = min(
                     hole.to_time,
                     timeframe.open_time(span.to_time),
-                    state.resident_from[timeframe],
+                    state.incomplete_before,
                 )
                 if from_time < to_time:
                     yield IncompleteRange(market, timeframe, from_time, to_time)

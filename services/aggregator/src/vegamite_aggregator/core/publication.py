@@ -76,6 +76,8 @@ def publish_candles(
         reason = one.reason if one.change == "revision" else None
         groups.setdefault((one.change, reason), []).append(one.candle)
     for (change, reason), candles in groups.items():
+        # In one order, whatever was in memory and whatever was read.
+        candles.sort(key=lambda candle: (candle.open_time, candle.timeframe))
         for start in range(0, len(candles), MAX_CANDLES):
             portion = candles[start : start + MAX_CANDLES]
             records += _candles(market, change, reason, portion)

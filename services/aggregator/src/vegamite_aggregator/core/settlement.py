@@ -7,13 +7,14 @@ is revised when its content changed, or when its interval is covered only now. A
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from vegamite_aggregator.core.candle_cache import NEVER
 from vegamite_aggregator.core.demand import Loaded, RebuildRange
 from vegamite_aggregator.core.fold import TradeFold, roll_series
 from vegamite_aggregator.core.plan import LONG, Delta, Plan
 from vegamite_aggregator.core.publication import Told
 from vegamite_aggregator.core.reason import reason_of, weightier
 from vegamite_aggregator.core.rows import CandleKey, StoredCandle
-from vegamite_aggregator.core.state import NEVER, MarketState
+from vegamite_aggregator.core.state import MarketState
 from vegamite_aggregator.core.tally import (
     Standing,
     Tally,

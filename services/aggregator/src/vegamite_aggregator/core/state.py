@@ -1,9 +1,16 @@
-"""What one partition's owner keeps in memory: a copy of committed rows, never ahead of them."""
+"""What one partition's owner keeps in memory: a copy of committed rows, never ahead of them.
+
+Of each market the owner always knows the coverage, what its gaps are, and when it has to look at a candle again. The
+candles themselves are in memory while the market is busy; the least recently touched markets let theirs go, and what is
+needed of them is read again on demand.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vegamite_aggregator.core.allowance import SetApart
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER, NOTHING, CandleCache
+from vegamite_aggregator.core.demand import Loaded, Wants
 from vegamite_aggregator.core.horizon import NOTHING_EXPIRED, Horizon
 from vegamite_aggregator.core.rows import CandleKey, GapRow, Job, OpenSpan, SpanRow, StoredCandle
 from vegamite_aggregator.core.timing import Timing
@@ -15,41 +22,31 @@ from vegamite_common.domain.timeframe import Timeframe
 if TYPE_CHECKING:
     from vegamite_aggregator.core.changes import Changes, MarketChanges
 
-NEVER: Micros = -(2**62)
-"""Before every instant."""
-
-FOREVER: Micros = 2**62
-"""After every instant."""
-
-KEPT_SECONDS = 64
-"""How many `1s` candles of a market stay in memory; a minute's, so that late trades mostly find theirs."""
-
-KEPT_OTHERS = 4
-"""How many candles of each longer timeframe of a market stay in memory."""
-
 
 class MarketState:
     """One market in memory.
 
     `contract` (None for spot) and `history_from` (None while untracked) are reference data; assign them when it changes.
-    `candles` is a cache with two promises: it holds every stored candle that is neither final nor held by a job, and every
-    stored candle of a timeframe whose open time is at or after `resident_from[timeframe]`. `unsettled` are the keys, with
-    close times, of the former, `incomplete` the keys of those held by no job, final, but not complete. `gaps`, by
-    `from_time`, are the rows that are open or unfillable, and the filled ones that touch an open one; they were projected
-    with `projected_from` as the start of tracking.
+    `gaps`, by `from_time`, are the rows that are open or unfillable, and the filled ones that touch an open one; they were
+    projected with `projected_from` as the start of tracking.
+
+    `candles` are copies of stored rows, those that happen to be in memory. Of the others this is known: the open ones
+    (neither final nor held by a job) end at or after `open_close_time`; the final, free and incomplete ones open before
+    `incomplete_before`; none opens at or after `resident_from(timeframe)`; and `newest_event_time` is the greatest event
+    time of the market's trades.
     """
 
     __slots__ = (
-        "candles",
+        "_cache",
         "contract",
         "coverage",
         "end_causes",
         "gaps",
         "history_from",
-        "incomplete",
+        "incomplete_before",
+        "newest_event_time",
+        "open_close_time",
         "projected_from",
-        "resident_from",
-        "unsettled",
     )
 
     def __init__(
@@ -59,13 +56,14 @@ class MarketState:
         history_from: Micros | None,
         coverage: Iterable[SpanRow] = (),
         gaps: Iterable[GapRow] = (),
-        candles: Iterable[StoredCandle] = (),
-        newest_open: Mapping[Timeframe, Micros] | None = None,
+        newest_event_time: Micros = FOREVER,
+        open_close_time: Micros = NEVER,
     ) -> None:
-        """Take what the store has: all coverage; gap rows, see above; at least all candles neither final nor held.
+        """Take what the store has: all coverage; gap rows, see above; no candles, but what is known of them.
 
-        `newest_open` is the greatest stored open time of each timeframe that has a candle, held and final ones too; where
-        it isn't known (None) every candle that is not in memory is asked for.
+        `newest_event_time` is `NEVER` for a market without candles, and `FOREVER` where it isn't known: then each candle is
+        asked for. `open_close_time` is the least close time of those that are neither final nor held, `FOREVER` without
+        any, and `NEVER` where it isn't known: then they are asked for at once.
         """
         rows = list(coverage)
         self.contract = contract
@@ -74,44 +72,68 @@ class MarketState:
         self.end_causes = {row.to_time: row.end_cause for row in rows if row.end_cause is not None}
         self.projected_from: Micros | None = FOREVER
         self.gaps = {gap.from_time: gap for gap in gaps}
-        self.candles: dict[CandleKey, StoredCandle] = {}
-        self.unsettled: dict[CandleKey, Micros] = {}
-        self.incomplete: set[CandleKey] = set()
-        if newest_open is None:
-            self.resident_from = dict.fromkeys(Timeframe, FOREVER)
-        else:
-            self.resident_from = {
-                timeframe: newest_open.get(timeframe, NEVER - 1) + 1 for timeframe in Timeframe
-            }
-        for stored in candles:
-            self._keep(stored)
+        self.newest_event_time = newest_event_time
+        self.open_close_time = open_close_time
+        self.incomplete_before = (
+            newest_event_time if newest_event_time in (NEVER, FOREVER) else newest_event_time + 1
+        )
+        self._cache = NOTHING
 
-    def _keep(self, stored: StoredCandle) -> None:
-        key = stored.key
-        candle = stored.candle
-        self.candles[key] = stored
-        self.unsettled.pop(key, None)
-        self.incomplete.discard(key)
-        if not stored.held_by and not candle.final:
-            self.unsettled[key] = candle.close_time
-        elif not stored.held_by and not candle.complete:
-            self.incomplete.add(key)
+    @property
+    def candles(self) -> Mapping[CandleKey, StoredCandle]:
+        """The rows in memory."""
+        return self._cache.candles
 
-    def _drop(self, key: CandleKey) -> None:
-        self.candles.pop(key, None)
-        self.unsettled.pop(key, None)
-        self.incomplete.discard(key)
+    @property
+    def unsettled(self) -> Mapping[CandleKey, Micros]:
+        """Close times of those in memory that are neither final nor held by a job."""
+        return self._cache.unsettled
+
+    @property
+    def incomplete(self) -> Iterable[CandleKey]:
+        """Keys of those in memory that are final, held by no job, and not complete."""
+        return self._cache.incomplete
+
+    def resident_from(self, timeframe: Timeframe) -> Micros:
+        """Return the open time from which on every stored candle of the timeframe is in memory."""
+        if self._cache is not NOTHING:
+            return self._cache.resident_from[timeframe]
+        newest = self.newest_event_time
+        return newest if newest in (NEVER, FOREVER) else timeframe.open_time(newest) + 1
 
     def next_close(self) -> Micros:
-        """Return the earliest end of a candle that is neither final nor held; `FOREVER` where there is none."""
-        return min(self.unsettled.values(), default=FOREVER)
+        """Return an instant before which no candle ends that is neither final nor held; `FOREVER` where there is none."""
+        return min(self.open_close_time, self._cache.next_close())
+
+    def _own_cache(self) -> CandleCache:
+        if self._cache is NOTHING:
+            self._cache = CandleCache(
+                {timeframe: self.resident_from(timeframe) for timeframe in Timeframe}
+            )
+        return self._cache
+
+    def admit(self, rows: Iterable[StoredCandle]) -> None:
+        """Take in all stored candles that are neither final nor held: committed rows, so this needs no commit."""
+        rows = list(rows)
+        if rows:
+            cache = self._own_cache()
+            for stored in rows:
+                cache.keep(stored)
+        self.open_close_time = FOREVER
 
     def apply(self, changes: "MarketChanges") -> None:
         """Take over what was committed."""
-        for stored in changes.candles:
-            self._keep(stored)
-        for key in changes.candles_deleted:
-            self._drop(key)
+        if changes.candles:
+            cache = self._own_cache()
+            for stored in changes.candles:
+                cache.keep(stored)
+            if self.newest_event_time != FOREVER:
+                newest = max(stored.candle.last_event_time for stored in changes.candles)
+                self.newest_event_time = max(self.newest_event_time, newest)
+        if self._cache is not NOTHING:
+            for key in changes.candles_deleted:
+                self._cache.drop(key)
+            self._incomplete_left(self._cache.trim())
         if changes.coverage_after is not None:
             self.coverage = changes.coverage_after
             self.end_causes = dict(changes.end_causes_after)
@@ -119,22 +141,15 @@ class MarketState:
             self.gaps = dict(changes.gaps_after)
             self.projected_from = changes.projected_from
 
-    def evict(self) -> None:
-        """Forget all but the newest candles of each timeframe; never one that is neither final nor held."""
-        if len(self.candles) - len(self.unsettled) <= 2 * (KEPT_SECONDS + 15 * KEPT_OTHERS):
-            return
-        open_times: dict[Timeframe, list[Micros]] = {}
-        for timeframe, open_time in self.candles:
-            open_times.setdefault(timeframe, []).append(open_time)
-        for timeframe, times in open_times.items():
-            kept = KEPT_SECONDS if timeframe is Timeframe.S1 else KEPT_OTHERS
-            for open_time in sorted(times)[:-kept]:
-                key = (timeframe, open_time)
-                if key not in self.unsettled:
-                    self._drop(key)
-                    self.resident_from[timeframe] = max(
-                        self.resident_from[timeframe], open_time + 1
-                    )
+    def forget_candles(self) -> None:
+        """Let every candle go; what a decision has to know of them stays."""
+        self.open_close_time = self.next_close()
+        self._incomplete_left(self._cache.incomplete)
+        self._cache = NOTHING
+
+    def _incomplete_left(self, keys: Iterable[CandleKey]) -> None:
+        for _, open_time in keys:
+            self.incomplete_before = max(self.incomplete_before, open_time + 1)
 
 
 class PartitionState:
@@ -148,6 +163,7 @@ class PartitionState:
     """
 
     __slots__ = (
+        "_resident",
         "epoch",
         "horizons",
         "jobs",
@@ -156,6 +172,7 @@ class PartitionState:
         "next_offset",
         "open_spans",
         "partition",
+        "resident_candles",
         "set_apart",
         "version",
     )
@@ -185,10 +202,32 @@ class PartitionState:
         self.markets: dict[Market, MarketState] = dict(markets or {})
         self.set_apart = set_apart or SetApart()
         self.horizons: Mapping[Market, Horizon] = dict(horizons or {})
+        self.resident_candles = 0
+        # Markets with candles in memory, the least recently touched first.
+        self._resident: dict[Market, None] = {}
 
     def horizon(self, market: Market) -> Horizon:
         """Return up to where the market's trades and candles have expired."""
         return self.horizons.get(market, NOTHING_EXPIRED)
+
+    @property
+    def resident_markets(self) -> int:
+        """How many markets have candles in memory; `resident_candles` counts those."""
+        return len(self._resident)
+
+    def admit(self, wants: Wants, loaded: Loaded) -> None:
+        """Take in the open candles that were wanted, as they are stored, before `decide`."""
+        for asked in wants.open_candles:
+            known = self.markets[asked.market]
+            before = len(known.candles)
+            known.admit(loaded.open_candles.get(asked.market, ()))
+            self._touched(asked.market, len(known.candles) - before)
+
+    def _touched(self, market: Market, more: int) -> None:
+        self.resident_candles += more
+        self._resident.pop(market, None)
+        if self.markets[market].candles:
+            self._resident[market] = None
 
     def apply(self, changes: "Changes") -> None:
         """Take over what was committed, and count the commit in `version`."""
@@ -207,12 +246,23 @@ class PartitionState:
             else:
                 self.jobs.pop(job.job, None)
         for market, market_changes in changes.markets.items():
-            self.markets[market].apply(market_changes)
+            known = self.markets[market]
+            before = len(known.candles)
+            known.apply(market_changes)
+            if market_changes.candles or market_changes.candles_deleted:
+                self._touched(market, len(known.candles) - before)
 
-    def evict(self) -> None:
-        """Forget final and held candles that are not among their market's newest; they are loaded again on need."""
-        for market in self.markets.values():
-            market.evict()
+    def evict(self, limit: int) -> int:
+        """Forget the candles of the least recently touched markets until at most `limit` are left; return of how many markets."""
+        evicted = 0
+        while self.resident_candles > limit:
+            market = next(iter(self._resident))
+            known = self.markets[market]
+            before = len(known.candles)
+            known.forget_candles()
+            self._touched(market, -before)
+            evicted += 1
+        return evicted
 
 
 def due(state: PartitionState, *, log_time: Micros | None, timing: Timing) -> bool:

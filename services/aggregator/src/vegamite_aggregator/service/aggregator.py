@@ -211,6 +211,7 @@ class AggregatorService:
                 queue_bytes=section.queue_max_bytes,
                 tick_seconds=section.tick_interval_ms / 1000,
                 letter_limit=section.dead_letter_limit,
+                resident_candles=lambda: section.resident_candles // max(1, len(self._workers)),
             ),
         )
         self._workers[partition] = worker

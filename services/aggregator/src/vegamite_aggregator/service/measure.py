@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from vegamite_aggregator import metrics
+from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.rows import GapRow, StoredCandle
-from vegamite_aggregator.core.state import FOREVER, NEVER, PartitionState
+from vegamite_aggregator.core.state import PartitionState
 from vegamite_common.domain.coverage import GapState
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import MINUTE, SECOND, Micros
+from vegamite_common.domain.time import SECOND, Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.metrics import replace_values
@@ -73,10 +74,12 @@ class PartitionMeasure:
         self._state = state
         self._gaps.clear()
         for market, known in state.markets.items():
-            self._note_candles(market.exchange, known.candles.values())
-            newest = known.resident_from[Timeframe.M1] - 1
-            if NEVER < newest < FOREVER - 1 and (Timeframe.M1, newest) not in known.unsettled:
-                _raise_to(self.candles, market.exchange, newest + MINUTE)
+            newest = known.newest_event_time
+            if NEVER < newest < FOREVER:
+                _raise_to(self.trades, market.exchange, newest)
+                close_time = Timeframe.M1.close_time(Timeframe.M1.open_time(newest))
+                if close_time < known.open_close_time:
+                    _raise_to(self.candles, market.exchange, close_time)
 
     def committed(self, changes: Changes) -> None:
         """Follow a commit."""
@@ -97,6 +100,12 @@ class PartitionMeasure:
                 through = fetched_time
         if through is not None:
             self.committed_through = max(through, self.committed_through or through)
+
+    @property
+    def residents(self) -> tuple[int, int]:
+        """How many candles are in memory, and of how many markets."""
+        state = self._state
+        return (0, 0) if state is None else (state.resident_candles, state.resident_markets)
 
     def markets(self) -> Iterator[MarketFigures]:
         """Yield the figures of each tracked market."""
@@ -122,6 +131,9 @@ def export_measures(measures: Mapping[int, PartitionMeasure], clock: Clock) -> N
         return max(0.0, (now - instant) / SECOND / clock.speed)
 
     _export_lag(measures, age)
+    residents = [each.residents for each in measures.values()]
+    metrics.RESIDENT_CANDLES.set(sum(candles for candles, _ in residents))
+    metrics.RESIDENT_MARKETS.set(sum(markets for _, markets in residents))
     for gauge, newest in (
         (metrics.NEWEST_TRADE, _greatest(each.trades for each in measures.values())),
         (metrics.NEWEST_CANDLE, _greatest(each.candles for each in measures.values())),

@@ -27,7 +27,13 @@ from vegamite_aggregator.core.intake import (
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
-from vegamite_aggregator.metrics import DISCONTINUITIES, STEP_SECONDS, STEPS
+from vegamite_aggregator.metrics import (
+    DISCONTINUITIES,
+    EVICTIONS,
+    LOADED_CANDLES,
+    STEP_SECONDS,
+    STEPS,
+)
 from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchError, StoreError
 from vegamite_aggregator.service.condition import Cause, Conditions
 from vegamite_aggregator.service.inbox import Inbox
@@ -61,7 +67,10 @@ T = TypeVar("T")
 
 
 class WorkerOptions(msgspec.Struct, frozen=True):
-    """How much a step and a queue take, and how often a silent partition looks at the clock (real seconds)."""
+    """How much a step and a queue take, and how often a silent partition looks at the clock (real seconds).
+
+    `resident_candles` is asked after each step for how many candles may stay in memory.
+    """
 
     batch_records: int
     batch_bytes: int
@@ -69,6 +78,7 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     tick_seconds: float
     letter_limit: int
     """How many records may be set apart in a window (`SetApart`)."""
+    resident_candles: Callable[[], int]
 
 
 class _HeldError(Exception):
@@ -293,7 +303,8 @@ class Worker:
                 heavy=heavy,
             )
             loaded = Loaded() if plan.wants.empty else await step.load(plan.wants)
-            heavy = heavy or sum(map(len, loaded.candles.values())) > HEAVY_CANDLES
+            state.admit(plan.wants, loaded)
+            heavy = heavy or loaded.count > HEAVY_CANDLES
             now = self._clock.now()
             changes = await _computed(lambda: decide(state, plan, loaded, now=now), heavy=heavy)
             if changes.changed:
@@ -301,6 +312,8 @@ class Worker:
         if changes.changed:
             self._applied(state, changes)
             STEP_SECONDS.observe(time.perf_counter() - started)
+        LOADED_CANDLES.inc(loaded.count)
+        EVICTIONS.inc(state.evict(self._options.resident_candles()))
         STEPS.labels("committed" if changes.changed else "idle").inc()
         self._reporter.intake(intake)
         self._reporter.step(changes.statistics, contradicting=inserted.contradicting)
@@ -315,7 +328,6 @@ class Worker:
     def _applied(self, state: PartitionState, changes: Changes) -> None:
         """After the commit, and only then: memory follows, and what was written goes out."""
         state.apply(changes)
-        state.evict()
         self._publisher.committed(changes)
         self._measure.committed(changes)
         self.committed_offset = state.next_offset

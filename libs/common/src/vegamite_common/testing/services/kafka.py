@@ -42,9 +42,12 @@ _SETTINGS: Mapping[str, str] = {
 class KafkaServer:
     """One real broker with its log in a folder of its own (removed by `close`), on ports that it keeps."""
 
-    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, cluster_id: str | None = None
+    ) -> None:
         """Choose folder and ports; `settings` are further lines of its server.properties."""
         self.directory = make_server_directory("kafka")
+        self._cluster_id = cluster_id or new_cluster_id()
         self.port, self._controller_port = free_ports(2)
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,22 +114,24 @@ class KafkaServer:
             **_SETTINGS,
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
             "log.dirs": str(self.directory / "log"),
             **self._settings,
         }
+        # A broker of a cluster is told its voters; one alone is its own.
+        alone = "controller.quorum.voters" not in settings
+        if alone:
+            settings["controller.quorum.bootstrap.servers"] = f"127.0.0.1:{self._controller_port}"
         unformatted = self.directory / "unformatted.properties"
         unformatted.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = [
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            cluster.replace("-", "A"),
-        ]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id]
         formatted = subprocess.run(
-            [*_java(jars), *tool, "-c", str(unformatted)],
+            [
+                *_java(jars),
+                *tool,
+                *(["--standalone"] if alone else []),
+                "-c",
+                str(unformatted),
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -137,6 +142,12 @@ class KafkaServer:
                 f"Kafka's storage can't be formatted:\n{formatted.stdout}{formatted.stderr}"
             )
         unformatted.rename(properties)
+
+
+def new_cluster_id() -> str:
+    """Return a name for a cluster as Kafka wants it: 22 letters of base 64 that don't begin with a dash."""
+    letters = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()
+    return letters.rstrip("=").replace("-", "A")
 
 
 def _java(jars: Path) -> list[str]:

@@ -1,0 +1,74 @@
+"""The aggregator as a run of faults starts it: the real one, whose adapters tell by shared memory what they are at.
+
+Arguments: the file of the shared words, the mutation or `-`, then the aggregator's own.
+"""
+
+import functools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+import vegamite_aggregator.adapters.postgres_store as postgres_store
+import vegamite_aggregator.service.worker as worker
+from tests.chaos.control import Control
+from tests.chaos.mutation import MUTATIONS, replace
+from vegamite_aggregator.__main__ import main
+from vegamite_common.bus.kafka.member import KafkaMember
+from vegamite_common.bus.kafka.producer import KafkaProducer
+
+
+def tell_phases(control: Control) -> None:
+    """Have every phase told, and orders carried out there; raise `StaleMutationError` where the aggregator has changed."""
+
+    def awaited(name: str) -> Any:
+        def wrap(call: Any) -> Any:
+            @functools.wraps(call)
+            async def run(*args: Any, **keywords: Any) -> Any:
+                with control.phase(name):
+                    return await call(*args, **keywords)
+
+            return run
+
+        return wrap
+
+    def computed(call: Any) -> Any:
+        @functools.wraps(call)
+        def run(*args: Any, **keywords: Any) -> Any:
+            with control.phase("fold"):
+                return call(*args, **keywords)
+
+        return run
+
+    replace(KafkaMember, "poll", awaited("fetch"))
+    replace(worker, "decide", computed)
+    replace(postgres_store.PostgresStep, "insert_trades", awaited("copy"))
+    replace(asyncpg.Connection, "copy_records_to_table", lambda call: _in_the_middle(control, call))
+    replace(postgres_store, "commit", awaited("commit"))
+    replace(KafkaProducer, "publish", awaited("publish"))
+
+
+def _in_the_middle(control: Control, copy: Any) -> Any:
+    """An order for the middle of a COPY is carried out when half of the rows have been taken."""
+
+    def counted(records: list[Any]) -> Iterator[Any]:
+        for at, record in enumerate(records):
+            if at == len(records) // 2:
+                control.reach("copy", "midway")
+            yield record
+
+    @functools.wraps(copy)
+    async def run(*args: Any, records: Iterable[Any], **keywords: Any) -> Any:
+        return await copy(*args, records=counted(list(records)), **keywords)
+
+    return run
+
+
+if __name__ == "__main__":
+    words = Control(Path(sys.argv[1]))
+    tell_phases(words)
+    if sys.argv[2] != "-":
+        MUTATIONS[sys.argv[2]](words)
+    sys.exit(main(sys.argv[3:]))
