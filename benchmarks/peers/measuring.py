@@ -108,7 +108,7 @@ def run_program(
         began = 0.0
         while not (_taken(run) >= trades and (run.timeframes or not totals)):
             _take(run, _next_line(heard, command, log))
-            used = _processor_seconds(process.pid)
+            used = processor_seconds(process.pid)
             began = began or used
         run.processor = (began, used)
     finally:
@@ -158,7 +158,7 @@ def _taken(run: Run) -> int:
     return run.samples[-1].trades if run.samples else 0
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     """Return what the process has used so far, start-up included; 0 where the system doesn't tell."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

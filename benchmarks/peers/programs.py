@@ -1,5 +1,6 @@
 """The programs that are compared: how each is made ready and started."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -15,6 +16,12 @@ from vegamite_common.testing.services.process import cache_directory
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "peers.txt"
+STORED = {
+    "vegamite-postgres": "trades by key, 16 timeframes, exactly once, from our wire format",
+    "quix-postgres": "trades without a key, no candles, from a record a trade",
+    "quix-postgres-wire": "the same, from our wire format",
+}
+"""What goes into PostgreSQL; see stored.py."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,16 @@ def peers_python() -> Path:
 
 def _base_python() -> str:
     """Return an interpreter here that bytewax has wheels for, which is up to Python 3.12: ours where that fits."""
-    ours = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for name in ("python3.12", "python3.11"):
-        found = sys.executable if name == ours else shutil.which(name)
-        if found is not None:
-            return found
+    fitting = "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))"
+    for candidate in (sys.executable, "python3.12", "python3.11", "python3"):
+        with contextlib.suppress(OSError):
+            if (
+                subprocess.run(
+                    [candidate, "-c", fitting], capture_output=True, check=False
+                ).returncode
+                == 0
+            ):
+                return candidate
     raise SystemExit("bytewax has no wheel for this Python: python3.12 or python3.11 is needed")
 
 
@@ -126,14 +138,14 @@ def _ours(name: str, what: str, bootstrap: str, workload: int, form: str) -> Pro
 
 
 def _quix(name: str, what: str, bootstrap: str, workload: int, style: str) -> Program:
-    trades = _enough(workload, 0.15)
+    trades = _enough(workload, 0.1)
     script = str(HERE / "quix_window.py")
     arguments = (script, bootstrap, TRADES_TOPIC, str(trades), "{state}", style)
     return Program(name, what, (str(peers_python()), *arguments), {}, trades)
 
 
 def _bytewax(name: str, what: str, bootstrap: str, workload: int, style: str) -> Program:
-    trades = _enough(workload, 0.4)
+    trades = _enough(workload, 0.3)
     environment = {
         "PEER_BOOTSTRAP": bootstrap,
         "PEER_TOPIC": TRADES_TOPIC,

@@ -150,7 +150,10 @@ class Writer:
 async def writing(bootstrap: str) -> AsyncIterator[tuple[Writer, Writer]]:
     """A writer of each topic; at the end of the block all they were given is in the log."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, acks="all", max_batch_size=_BATCH_BYTES
+        bootstrap_servers=bootstrap,
+        acks="all",
+        max_batch_size=_BATCH_BYTES,
+        compression_type="zstd",
     )
     await producer.start()
     try:
