@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
-from vegamite_aggregator.adapters.schema import SCHEMA_MINIMUM, SCHEMA_VERSION
+from vegamite_aggregator.adapters.schema import SCHEMA_VERSION
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.metrics import SINK_RETRIES
 from vegamite_aggregator.service import AggregatorService
@@ -29,12 +29,13 @@ async def open_service(
 ) -> AsyncIterator[AggregatorService]:
     """Build the aggregator; what isn't given in `resources` is opened here, and closed at the block's end.
 
-    Waits for the database and its schema; raises `StartError` where they or the log can't be had.
+    Waits for the database; raises `StartError` where it or the log can't be had, or the schema is of a later release. One that is
+    too old, or not there yet, the service waits for itself: not ready, and saying why.
     """
     async with AsyncExitStack() as stack:
         if resources is None:
             resources = await _open_resources(settings, stack)
-        await wait_for_schema(resources.pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_VERSION)
+        await wait_for_schema(resources.pool, minimum=0, own=SCHEMA_VERSION)
         yield AggregatorService(
             bus=resources.bus,
             store=PostgresCandleStore(resources.pool, owner=_owner()),

@@ -35,6 +35,9 @@ class AggregatorSection(ServiceSection):
     dead_letter_limit: int = Field(default=1000, ge=0, le=1_000_000)
     """Most records that a partition sets apart as dead letters within an hour; at the next one it stops, and waits."""
 
+    unready_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """For so long a partition may fail to be written, read or published before the process isn't ready."""
+
     tick_interval_ms: int = Field(default=500, ge=50)
     """How often a partition without records looks whether something has become final, or silent, by the clock."""
 

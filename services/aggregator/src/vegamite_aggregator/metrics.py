@@ -88,7 +88,7 @@ LOCKS_BROKEN = Counter(
 )
 WAITING_PARTITIONS = Gauge(
     "vegamite_aggregator_waiting_partitions",
-    "Partitions that can't go on, by cause: failing, publishing, held",
+    "Partitions that can't go on, by cause: failing, reading, publishing, held",
     ["cause"],
 )
 RESIDENT_CANDLES = Gauge(
@@ -146,6 +146,10 @@ OPEN_GAP_SECONDS = Gauge(
     "vegamite_aggregator_open_gap_length_seconds",
     "Length of all open gaps together, in the markets' time, by exchange",
     ["exchange"],
+)
+OUTBOX_AGE = Gauge(
+    "vegamite_aggregator_outbox_age_seconds",
+    "How long the oldest committed record of the process's partitions has waited to be published; 0 without any",
 )
 OUTBOX = Counter("vegamite_aggregator_outbox_records_total", "Committed records published")
 DISCONTINUITIES = Counter(

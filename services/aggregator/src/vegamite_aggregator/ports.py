@@ -109,6 +109,10 @@ class Outbox(Protocol):
         """Return the oldest rows of the partition with ids above `after`, in order."""
         ...
 
+    async def age(self, partitions: Sequence[int]) -> float:
+        """Return for how many real seconds the oldest row of these partitions has waited; 0 where none does."""
+        ...
+
     async def delete(self, row_ids: Sequence[int]) -> None:
         """Forget rows that the log has."""
         ...

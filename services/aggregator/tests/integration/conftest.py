@@ -90,6 +90,8 @@ class Rig:
 
     def __init__(self, url: str, pool: "asyncpg.Pool[asyncpg.Record]", partitions: int) -> None:
         self.url = url
+        self.service_url = url
+        """As whom aggregators connect."""
         self.pool = pool
         self.partitions = partitions
         self.clock = ManualClock(NOON)
@@ -113,7 +115,10 @@ class Rig:
     ) -> "Running":
         """Start an aggregator; `around` may put something between it and its store."""
         pool = await asyncpg.create_pool(
-            self.url, min_size=1, max_size=6, server_settings={"application_name": "aggregator"}
+            self.service_url,
+            min_size=1,
+            max_size=6,
+            server_settings={"application_name": "aggregator"},
         )
         store = PostgresCandleStore(pool, owner=f"aggregator-{len(self._running)}")
         service = AggregatorService(

@@ -4,7 +4,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from vegamite_aggregator.service.condition import PATIENCE_SECONDS, Cause, Conditions
+from vegamite_aggregator.service.condition import Cause, Conditions
+
+PATIENCE_SECONDS = 7.0
 
 
 class Time:
@@ -23,7 +25,7 @@ def clock() -> Time:
 @pytest.fixture
 def conditions(clock: Time) -> Conditions:
     structlog.reset_defaults()
-    return Conditions(monotonic=clock)
+    return Conditions(patience_seconds=PATIENCE_SECONDS, monotonic=clock)
 
 
 def test_a_failure_is_a_reason_once_it_lasts_and_none_when_it_is_over(
@@ -54,6 +56,16 @@ def test_a_partition_that_stopped_at_its_limit_is_a_reason_at_once(conditions: C
     )
 
 
+def test_a_log_that_does_not_answer_is_a_reason_until_it_does(conditions: Conditions) -> None:
+    conditions.watch_log(3, silent_seconds=PATIENCE_SECONDS - 0.1)
+    assert conditions.reason() is None
+    conditions.watch_log(3, silent_seconds=PATIENCE_SECONDS)
+    assert conditions.reason() == "partition gets no answer from the log (3): none for 7 s"
+    conditions.watch_log(3, silent_seconds=PATIENCE_SECONDS + 5)
+    conditions.watch_log(3, silent_seconds=0.2)
+    assert conditions.reason() is None
+
+
 def test_many_partitions_are_named_in_short_and_counted(
     conditions: Conditions, clock: Time
 ) -> None:
@@ -64,7 +76,12 @@ def test_many_partitions_are_named_in_short_and_counted(
     assert conditions.reason() == (
         "partition waits (0, 1, 2, 3, 4 and 2 more): away; committed candles wait (2): no broker"
     )
-    assert conditions.counts() == {Cause.FAILING: 7, Cause.PUBLISHING: 1, Cause.HELD: 0}
+    assert conditions.counts() == {
+        Cause.FAILING: 7,
+        Cause.READING: 0,
+        Cause.PUBLISHING: 1,
+        Cause.HELD: 0,
+    }
 
 
 def test_a_partition_that_is_somebody_elses_is_no_reason(

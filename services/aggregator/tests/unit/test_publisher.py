@@ -57,6 +57,9 @@ class Store:
         assert partition == 3
         return [row for row in self.rows if row.row_id > after][:limit]
 
+    async def age(self, partitions: Sequence[int]) -> float:
+        return float(bool(self.rows))
+
     async def delete(self, row_ids: Sequence[int]) -> None:
         self.rows = [row for row in self.rows if row.row_id not in set(row_ids)]
 

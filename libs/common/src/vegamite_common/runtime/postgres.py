@@ -40,6 +40,12 @@ POSTGRES_FAULTS: tuple[type[BaseException], ...] = (
 )
 """What a database can do to a correct program: retried with backoff, never a crash."""
 
+_UNKNOWN_SCHEMA: tuple[type[BaseException], ...] = (
+    *POSTGRES_FAULTS,
+    asyncpg.InsufficientPrivilegeError,
+)
+"""Who meets these can't tell the schema's version, for now."""
+
 _REFUSALS = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -144,6 +150,6 @@ async def _schema_version(pool: asyncpg.Pool[asyncpg.Record]) -> tuple[int, int]
         row = await pool.fetchrow("SELECT version, compatible_from FROM schema_version")
     except asyncpg.UndefinedTableError:
         return 0, 0
-    except POSTGRES_FAULTS:
+    except _UNKNOWN_SCHEMA:
         return 0, 0
     return (row["version"], row["compatible_from"]) if row else (0, 0)

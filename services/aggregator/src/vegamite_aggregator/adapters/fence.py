@@ -31,8 +31,21 @@ STORE_FAULTS: tuple[type[BaseException], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InternalClientError,
+    # The server's own trouble, as a file that can't grow for another reason than a full disk (a quota, a limit).
+    asyncpg.InternalServerError,
+    asyncpg.PostgresSystemError,
+    # What an operator mends: a right that was revoked, a password that changed, a schema that isn't (yet) what it has to be.
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    # A migration beside us changed a table that we had asked before.
+    asyncpg.InvalidCachedStatementError,
 )
-"""What a correct program meets when the database is away, restarts, ends its connection or is full."""
+"""What a correct program meets when the database is away, restarts, is full, read-only, or not as it has to be."""
 
 _LOCK = "SELECT version FROM partition_fence WHERE partition = $1 FOR UPDATE"
 _WRITE = """

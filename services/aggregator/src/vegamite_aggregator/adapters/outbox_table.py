@@ -18,6 +18,13 @@ _WRITE = """
 _WAITING = (
     "SELECT id, topic, key, value FROM outbox WHERE partition = $1 AND id > $2 ORDER BY id LIMIT $3"
 )
+# The first of each partition by its index, however many wait behind it.
+_AGE = """
+    SELECT extract(epoch FROM clock_timestamp() - min(created_time))::float8
+    FROM unnest($1::int[]) AS owned (partition) CROSS JOIN LATERAL (
+        SELECT created_time FROM outbox WHERE outbox.partition = owned.partition ORDER BY id LIMIT 1
+    ) AS oldest
+"""
 _DELETE = "DELETE FROM outbox WHERE id = ANY($1::bigint[])"
 
 
@@ -46,6 +53,12 @@ class PostgresOutbox:
         async with store_faults():
             rows = await self._pool.fetch(_WAITING, partition, after, limit)
         return [OutboxRow(*row) for row in rows]
+
+    async def age(self, partitions: Sequence[int]) -> float:
+        """Return for how many real seconds the oldest row of these partitions has waited; 0 where none does."""
+        async with store_faults():
+            age = await self._pool.fetchval(_AGE, list(partitions))
+        return max(0.0, age or 0.0)
 
     async def delete(self, row_ids: Sequence[int]) -> None:
         """Forget rows that the log has."""

@@ -28,6 +28,7 @@ from vegamite_aggregator.adapters.row import (
     optional_micros,
     span_row,
 )
+from vegamite_aggregator.adapters.schema import require_schema
 from vegamite_aggregator.adapters.time_partition import TimePartitions
 from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
 from vegamite_aggregator.core.allowance import SetApart
@@ -71,6 +72,7 @@ class PostgresCandleStore:
     async def open_log(self, *, partitions: int, new_epoch: bool) -> int:
         """Return the log's epoch; see `CandleStore`."""
         async with store_faults(), self._pool.acquire() as connection, connection.transaction():
+            await require_schema(connection)
             self._epoch = await ensure_epoch(connection, partitions=partitions, new_epoch=new_epoch)
         self._partitions = partitions
         return self._epoch

@@ -10,6 +10,8 @@ import sys
 
 import asyncpg
 
+from vegamite_aggregator.adapters.row import Connection
+from vegamite_aggregator.ports import StoreError
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS, connect_arguments, describe
 from vegamite_common.runtime.section import PostgresSection
 
@@ -18,6 +20,8 @@ SCHEMA_VERSION = 2
 
 SCHEMA_MINIMUM = 2
 """Oldest schema that this release's aggregator can work with."""
+
+_VERSION = "SELECT version FROM schema_version"
 
 _APPLICATION = "vegamite-migrate"
 _FAULTS: tuple[type[BaseException], ...] = (*POSTGRES_FAULTS, asyncpg.PostgresError)
@@ -38,9 +42,21 @@ async def schema_version(postgres: PostgresSection) -> int:
     try:
         if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
             return 0
-        return int(await connection.fetchval("SELECT version FROM schema_version"))
+        return int(await connection.fetchval(_VERSION))
     finally:
         await connection.close()
+
+
+async def require_schema(connection: Connection) -> None:
+    """Raise `StoreError`, whose text says what to do, unless the schema is one that this release's aggregator can work with."""
+    try:
+        version = await connection.fetchval(_VERSION)
+    except asyncpg.UndefinedTableError:
+        version = 0
+    if (version or 0) < SCHEMA_MINIMUM:
+        raise StoreError(
+            f"the database schema is version {version or 0}, version {SCHEMA_MINIMUM} or later is needed: run the migrations"
+        )
 
 
 async def upgrade_schema(postgres: PostgresSection) -> bool:

@@ -1,12 +1,13 @@
 """The process's loop: one poll for all partitions, a worker for each that the group assigns."""
 
 import asyncio
+import time
 
 import structlog
 
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.timing import Timing
-from vegamite_aggregator.metrics import PARTITIONS, WAITING_PARTITIONS
+from vegamite_aggregator.metrics import OUTBOX_AGE, PARTITIONS, WAITING_PARTITIONS
 from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError
 from vegamite_aggregator.service.condition import Conditions
 from vegamite_aggregator.service.measure import export_measures
@@ -14,6 +15,7 @@ from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
 from vegamite_aggregator.service.worker import Worker, WorkerOptions
 from vegamite_common.bus.port import (
+    TOPICS,
     TRADES,
     Bus,
     BusError,
@@ -36,6 +38,7 @@ POLL_SECONDS = 0.5
 LAG_COMMIT_SECONDS = 5.0
 MEASURE_SECONDS = 2.0
 HEALTH_SECONDS = 0.5
+OUTBOX_SECONDS = 5.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
 UNASSIGNED_SECONDS = 10.0
@@ -80,7 +83,7 @@ class AggregatorService:
         self._new_log_epoch = new_log_epoch
         self._timing = timing_of(clock)
         self._reporter = Reporter(clock)
-        self._conditions = Conditions()
+        self._conditions = Conditions(patience_seconds=section.unready_seconds)
         self._partitions = 0
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -102,6 +105,7 @@ class AggregatorService:
                     group.create_task(self._commit_for_lag(member), name="lag"),
                     group.create_task(self._make_partitions_ahead(), name="ahead"),
                     group.create_task(self._keep_measuring(), name="measures"),
+                    group.create_task(self._measure_outbox(), name="outbox"),
                     group.create_task(self._tell_health(), name="health"),
                 ]
                 self.health.set_ready(ready=True)
@@ -122,7 +126,7 @@ class AggregatorService:
         while not stop.requested:
             self.health.beat()
             try:
-                self._partitions = await self._bus.partition_count(TRADES)
+                self._partitions = await self._count_partitions()
                 epoch = await self._store.open_log(
                     partitions=self._partitions, new_epoch=self._new_log_epoch
                 )
@@ -131,12 +135,21 @@ class AggregatorService:
                 raise StartError(str(mismatch)) from None
             except (BusError, StoreError) as error:
                 fault.failed(error)
+                self.health.set_ready(ready=False, reason=f"waiting for log and database: {error}")
                 await stop.wait_for(backoff.next_delay())
                 continue
             fault.went_well()
             log.info("aggregator joined", partitions=self._partitions, log_epoch=epoch)
             return member
         return None
+
+    async def _count_partitions(self) -> int:
+        """Return how many partitions the topics have; raise `BusError` unless all are there, with the same number."""
+        counts = {topic: await self._bus.partition_count(topic) for topic in TOPICS}
+        for topic, count in counts.items():
+            if count != counts[TRADES]:
+                raise BusError(f"topic {topic} has {count} partitions, {TRADES} {counts[TRADES]}")
+        return counts[TRADES]
 
     async def _poll(self, member: Member) -> None:
         """Hand what the log has to the workers; one that is full is left out until it asks again."""
@@ -258,9 +271,24 @@ class AggregatorService:
             )
             await asyncio.sleep(MEASURE_SECONDS)
 
+    async def _measure_outbox(self) -> None:
+        """Let a metric tell how long the oldest committed record has waited; while nobody can say, it grows."""
+        age, asked = 0.0, time.monotonic()
+        while True:
+            now = time.monotonic()
+            try:
+                age = await self._outbox.age(list(self._workers))
+            except StoreError:
+                age += now - asked if age else 0.0
+            asked = now
+            OUTBOX_AGE.set(age)
+            await asyncio.sleep(OUTBOX_SECONDS)
+
     async def _tell_health(self) -> None:
         """Be ready while nothing that this process has to do has failed for long."""
         while True:
+            for partition, worker in self._workers.items():
+                self._conditions.watch_log(partition, silent_seconds=worker.silent_seconds)
             for cause, count in self._conditions.counts().items():
                 WAITING_PARTITIONS.labels(cause).set(count)
             reason = self._conditions.reason()

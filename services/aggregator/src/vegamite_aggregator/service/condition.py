@@ -12,8 +12,8 @@ import msgspec
 
 from vegamite_common.runtime.logging import RepeatedFault
 
-PATIENCE_SECONDS = 10.0
-"""For so long something may fail before the process isn't ready (real seconds)."""
+LEAST_SILENCE_SECONDS = 5.0
+"""A log that doesn't answer for less may just have nothing to say between two polls."""
 
 _NAMED = 5
 """How many partitions a reason names."""
@@ -23,7 +23,9 @@ class Cause(StrEnum):
     """What a partition waits for; the text is the label of the metric."""
 
     FAILING = "failing"
-    """Its transactions fail, or the log that it reads."""
+    """Its transactions fail, or the log that it begins to read."""
+    READING = "reading"
+    """The log that it reads gives no answer."""
     PUBLISHING = "publishing"
     """What it committed can't be published."""
     HELD = "held"
@@ -32,6 +34,7 @@ class Cause(StrEnum):
 
 _EVENTS = {
     Cause.FAILING: ("partition waits", "partition goes on"),
+    Cause.READING: ("partition gets no answer from the log", "the log answers again"),
     Cause.PUBLISHING: ("committed candles wait", "committed candles go out"),
     Cause.HELD: (
         "partition stops: too many of its records are refused",
@@ -40,15 +43,25 @@ _EVENTS = {
 }
 
 
+_AT_ONCE = frozenset({Cause.HELD, Cause.READING})
+"""What lasts already when it is told."""
+
+
 class _Trouble(msgspec.Struct):
     since: float
     text: str
 
 
 class Conditions:
-    """How the partitions of one process fare; each cause is one line in the log when it begins and one when it is over."""
+    """How the partitions of one process fare; each cause is one line in the log when it begins and one when it is over.
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    What fails for `patience_seconds` (real ones) is a reason not to be ready.
+    """
+
+    def __init__(
+        self, *, patience_seconds: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._patience = patience_seconds
         self._monotonic = monotonic
         self._troubles: dict[Cause, dict[int, _Trouble]] = {cause: {} for cause in Cause}
         self._faults = {cause: _fault(cause) for cause in Cause}
@@ -73,19 +86,26 @@ class Conditions:
             if troubles.pop(partition, None) and not troubles:
                 self._faults[cause] = _fault(cause)
 
+    def watch_log(self, partition: int, *, silent_seconds: float) -> None:
+        """Take note of how long the log hasn't answered for the partition."""
+        if silent_seconds < max(self._patience, LEAST_SILENCE_SECONDS):
+            self.went_well(Cause.READING, partition)
+        elif partition not in self._troubles[Cause.READING]:
+            self.failed(Cause.READING, partition, f"none for {silent_seconds:.0f} s")
+
     def counts(self) -> dict[Cause, int]:
         """Return how many partitions wait, by cause."""
         return {cause: len(troubles) for cause, troubles in self._troubles.items()}
 
     def reason(self) -> str | None:
         """Return why the process isn't ready; None where it is."""
-        limit = self._monotonic() - PATIENCE_SECONDS
+        limit = self._monotonic() - self._patience
         reasons: list[str] = []
         for cause, troubles in self._troubles.items():
             lasting = {
                 partition: trouble
                 for partition, trouble in sorted(troubles.items())
-                if cause is Cause.HELD or trouble.since <= limit
+                if cause in _AT_ONCE or trouble.since <= limit
             }
             if lasting:
                 oldest = min(lasting.values(), key=lambda trouble: trouble.since)

@@ -127,6 +127,7 @@ class Worker:
         self._stopping = False
         self._stop_asked = asyncio.Event()
         self._held_offset: int | None = None
+        self._answered: float | None = None
         self._interrupted = False
         self._seek_due = False
         self._refreshed = 0.0
@@ -135,7 +136,15 @@ class Worker:
 
     def offer(self, fetched: Fetched) -> bool:
         """Take what the poll brought; False where there is no room: then the partition isn't to be read for now."""
+        self._answered = time.monotonic()
         return self._inbox.put(fetched)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the log hasn't answered, where it is asked: not while there is enough to do, or no position."""
+        if self._answered is None or self._inbox.overflowed or self._inbox:
+            return 0.0
+        return time.monotonic() - self._answered
 
     def measured(self) -> PartitionMeasure:
         """Return the partition's figures, as of now."""
@@ -221,6 +230,7 @@ class Worker:
                     self._seek_due = False
                     self._inbox.clear()
                     await self._reader.seek({self._partition: state.next_offset})
+                    self._answered = time.monotonic()
                 await self._inbox.wait(self._options.tick_seconds)
                 messages = self._inbox.take(
                     max_records=self._options.batch_records, max_bytes=self._options.batch_bytes
@@ -230,6 +240,7 @@ class Worker:
                 if publishing.done():
                     publishing.result()
         finally:
+            self._answered = None
             await self._reader.forget([self._partition])
 
     async def _load(self) -> PartitionState:
