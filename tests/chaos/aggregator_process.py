@@ -5,7 +5,7 @@ Arguments: the file of the shared words, the mutation or `-`, then the aggregato
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +45,27 @@ def tell_phases(control: Control) -> None:
     replace(KafkaMember, "poll", awaited("fetch"))
     replace(worker, "decide", computed)
     replace(postgres_store.PostgresStep, "insert_trades", awaited("copy"))
-    replace(asyncpg.Connection, "copy_records_to_table", lambda call: _in_the_middle(control, call))
+    replace(asyncpg.Connection, "copy_to_table", lambda call: _in_the_middle(control, call))
     replace(postgres_store, "commit", awaited("commit"))
     replace(KafkaProducer, "publish", awaited("publish"))
 
 
 def _in_the_middle(control: Control, copy: Any) -> Any:
-    """An order for the middle of a COPY is carried out when half of the rows have been taken."""
+    """An order for the middle of a COPY is carried out when half of its first portion has been sent."""
 
-    def counted(records: list[Any]) -> Iterator[Any]:
-        for at, record in enumerate(records):
-            if at == len(records) // 2:
+    async def halved(source: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        first = True
+        async for portion in source:
+            if first:
+                first = False
+                yield portion[: len(portion) // 2]
                 control.reach("copy", "midway")
-            yield record
+                portion = portion[len(portion) // 2 :]
+            yield portion
 
     @functools.wraps(copy)
-    async def run(*args: Any, records: Iterable[Any], **keywords: Any) -> Any:
-        return await copy(*args, records=counted(list(records)), **keywords)
+    async def run(*args: Any, source: AsyncIterable[bytes], **keywords: Any) -> Any:
+        return await copy(*args, source=halved(source), **keywords)
 
     return run
 

@@ -54,6 +54,9 @@ _WRITE = """
     WHERE partition = $1
 """
 
+_CLOSED_HANDLE = "the handler is closed"
+"""What uvloop says to who writes to a connection that has ended: asyncpg does, to say that a COPY failed by that very end."""
+
 # The row's xmax is the transaction that has it locked; a backend of our role that runs that transaction is ended.
 _END_HOLDER = """
     SELECT pg_terminate_backend(activity.pid, 2000) FROM partition_fence fence
@@ -74,6 +77,10 @@ async def store_faults() -> AsyncIterator[None]:
             # Cleaning up on a dead connection raises instead of the cancellation that it was for.
             raise asyncio.CancelledError from error
         raise StoreError(describe(error)) from error
+    except RuntimeError as error:
+        if _CLOSED_HANDLE not in str(error):
+            raise
+        raise StoreError(f"the connection has ended: {error}") from error
 
 
 async def begin_locked(connection: Connection, *, partition: int, version: int) -> None:
