@@ -195,6 +195,91 @@ def import_(
         raise typer.Exit(code or EXIT_BUG)
 
 
+@app.command()
+def verify(
+    *,
+    market: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MARKET", help="As kraken:BTC/USD; again for more of them (all)."),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Compare from this instant's day on …"),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="… up to the end of this one's.")
+    ] = None,
+    timeframe: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIMEFRAME", help="As 1m; again for more of them (all)."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a difference.")] = False,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Compare stored candles with stored trades and print every difference.
+
+    Exit code 0: equal. 1: there are differences. 2: the comparison can't be made. Nothing is changed.
+    """
+    from vegamite_standalone.verify_command import prepare_verify, run_verify
+
+    _one_of(data_dir=data_dir, config=config)
+    try:
+        prepared = prepare_verify(
+            markets=market or [],
+            begin=from_,
+            end=to,
+            timeframes=timeframe or [],
+            as_json=json,
+            data_dir=data_dir,
+            config=config,
+        )
+    except (ConfigError, ValueError) as error:
+        raise refuse(str(error)) from None
+    code = run_verify(prepared)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def rebuild(
+    *,
+    market: Annotated[str, typer.Option(metavar="MARKET", help="As kraken:BTC/USD.")],
+    from_: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="From this instant's day on …")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="TIME", help="… up to the end of this one's.")],
+    timeout: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="Give up after so long without any progress."),
+    ] = 30.0,
+    data_dir: DataDirOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Have candles computed again from the stored trades; what was wrong is revised.
+
+    Whole UTC days, and the longer candles over them. With --config an aggregator has to be running: it does the work.
+    """
+    from vegamite_standalone.rebuild_command import prepare_rebuild, run_rebuild
+
+    _one_of(data_dir=data_dir, config=config)
+    try:
+        prepared = prepare_rebuild(
+            market=market,
+            begin=from_,
+            end=to,
+            idle_seconds=timeout,
+            data_dir=data_dir,
+            config=config,
+        )
+    except (ConfigError, ValueError) as error:
+        raise refuse(str(error)) from None
+    code, lines = run_rebuild(prepared)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if code:
+        raise typer.Exit(code)
+
+
 UrlOption = Annotated[str, typer.Option(metavar="URL", help="Where the instance answers.")]
 KeyFileOption = Annotated[
     Path | None,

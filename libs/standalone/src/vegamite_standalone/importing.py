@@ -1,32 +1,27 @@
 """`vegamite import`: the bulk job over an instance that isn't running, or over a deployed system."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from vegamite_aggregator.adapters.schema import SCHEMA_MINIMUM, SCHEMA_VERSION
-from vegamite_aggregator.bootstrap import open_service as open_aggregator
 from vegamite_aggregator.config import AggregatorSettings
-from vegamite_common.bus.kafka import KafkaBus
-from vegamite_common.bus.port import BusError
 from vegamite_common.domain.time import format_time
-from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
-from vegamite_common.runtime.postgres import open_pool, wait_for_schema
+from vegamite_common.runtime.lifecycle import Stop
 from vegamite_standalone.archive.import_job import (
     ImportRequest,
     ImportResult,
     read_archives,
     store_archives,
 )
-from vegamite_standalone.local_system import hold_data_directory, open_local_system
+from vegamite_standalone.cluster_system import open_cluster
+from vegamite_standalone.local_system import (
+    hold_data_directory,
+    open_local_system,
+    run_aggregator,
+)
 from vegamite_standalone.settings import ProcessSettings
-
-READY_POLL_SECONDS = 0.02
 
 
 class ImportBar:
@@ -113,43 +108,9 @@ async def import_into_cluster(
     with ImportBar(Console(stderr=True)) as bar:
         async with read_archives(request, now=now, stop=stop, progress=bar) as read:
             if not read.empty:
-                async with _open_cluster(settings) as resources:
+                async with open_cluster(settings, name="vegamite-import") as resources:
                     await store_archives(read, resources=resources, stop=stop, progress=bar)
             outcome.result = read.result
-
-
-@asynccontextmanager
-async def _open_cluster(settings: AggregatorSettings) -> AsyncIterator[Resources]:
-    clock = settings.clock.clock()
-    async with AsyncExitStack() as stack:
-        pool = await open_pool(settings.postgres, application_name="vegamite-import")
-        stack.push_async_callback(pool.close)
-        await wait_for_schema(pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_VERSION, timeout_seconds=5.0)
-        bus = KafkaBus(settings.kafka, clock)
-        try:
-            await bus.start()
-        except BusError as error:
-            raise StartError(f"Kafka can't be reached: {error}") from None
-        stack.push_async_callback(bus.close)
-        yield Resources(clock=clock, bus=bus, pool=pool)
-
-
-@asynccontextmanager
-async def run_aggregator(settings: AggregatorSettings, resources: Resources) -> AsyncIterator[None]:
-    """Run the aggregator beside the block, and drain it at the block's end; its failure ends the block."""
-    stop = Stop()
-    async with (
-        open_aggregator(settings, resources=resources) as aggregator,
-        asyncio.TaskGroup() as group,
-    ):
-        group.create_task(aggregator.run(stop), name=aggregator.name)
-        try:
-            # The bus inside the process keeps for a reader what it hasn't read: from when it is there, not before.
-            while not aggregator.health.ready().ok:  # noqa: ASYNC110 -- health is asked, it tells nobody
-                await asyncio.sleep(READY_POLL_SECONDS)
-            yield
-        finally:
-            stop.request()
 
 
 def describe(request: ImportRequest, result: ImportResult) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any
 import structlog
 from pydantic import SecretStr
 
+from vegamite_aggregator.bootstrap import open_service as open_aggregator
+from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.migrate import MigrationError, migrate_database
 from vegamite_common.bus.memory import MemoryBus
 from vegamite_common.bus.offset_store import FileOffsetStore
@@ -21,13 +23,15 @@ from vegamite_common.bus.port import BusError
 from vegamite_common.runtime.clock import Clock
 from vegamite_common.runtime.data_directory import DataDirectory, DataDirectoryError
 from vegamite_common.runtime.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-from vegamite_common.runtime.lifecycle import Resources, StartError
+from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
 from vegamite_common.runtime.logging import RepeatedFault
 from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection
 from vegamite_standalone.config import PARTITIONS, StandaloneSection, StandaloneSettings
 
 _LOCK = 0x7665_6761_6D69_7465  # "vegamite": the key of the advisory lock on a given database
+
+READY_POLL_SECONDS = 0.02
 
 WATCH_SECONDS = 1.0
 """How often we look whether the database still runs."""
@@ -59,10 +63,23 @@ async def hold_data_directory(section: StandaloneSection) -> AsyncIterator[Path]
 
 
 @asynccontextmanager
+async def hold_used_directory(section: StandaloneSection) -> AsyncIterator[Path]:
+    """Hold the directory of an instance that has run before; `StartError` where none has, and nothing is made."""
+    directory = section.data_directory.expanduser()
+    if section.database_url is None and not (directory / "postgres" / "data").exists():
+        raise StartError(f"no instance has kept data in {directory}")
+    async with hold_data_directory(section) as held:
+        yield held
+
+
+@asynccontextmanager
 async def open_database(
-    settings: StandaloneSettings, directory: Path
+    settings: StandaloneSettings, directory: Path, *, migrate: bool = True
 ) -> AsyncIterator[PostgresSection]:
-    """Give the settings of a migrated database: the one configured, or our own server in `directory`."""
+    """Give the settings of a database: the one configured, or our own server in `directory`.
+
+    It is migrated, unless whoever asks only wants to read what is there.
+    """
     given = settings.standalone.database_url
     async with AsyncExitStack() as stack:
         if given is not None:
@@ -71,10 +88,11 @@ async def open_database(
             server = await stack.enter_async_context(_run_server(settings, directory))
             update = {"url": SecretStr(server.url), "password": None}
             section = settings.postgres.model_copy(update=update)
-        try:
-            await migrate_database(section)
-        except MigrationError as error:
-            raise StartError(f"the database can't be migrated: {error}") from None
+        if migrate:
+            try:
+                await migrate_database(section)
+            except MigrationError as error:
+                raise StartError(f"the database can't be migrated: {error}") from None
         yield section
 
 
@@ -163,3 +181,21 @@ async def _only_user(pool: Any) -> AsyncIterator[None]:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             raise StartError("the database is in use by another vegamite process")
         yield
+
+
+@asynccontextmanager
+async def run_aggregator(settings: AggregatorSettings, resources: Resources) -> AsyncIterator[None]:
+    """Run the aggregator beside the block, and drain it at the block's end; its failure ends the block."""
+    stop = Stop()
+    async with (
+        open_aggregator(settings, resources=resources) as aggregator,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(aggregator.run(stop), name=aggregator.name)
+        try:
+            # The bus inside the process keeps for a reader what it hasn't read: from when it is there, not before.
+            while not aggregator.health.ready().ok:  # noqa: ASYNC110 -- health is asked, it tells nobody
+                await asyncio.sleep(READY_POLL_SECONDS)
+            yield
+        finally:
+            stop.request()

@@ -1,19 +1,24 @@
-"""An instance of `vegamite run` in a test, and an archive to import."""
+"""An instance of `vegamite run` in a test, a deployed system, a terminal, and an archive to import."""
 
+import asyncio
 import contextlib
 import csv
+import fcntl
 import gzip
 import io
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
+import pytest_asyncio
 
 from vegamite_common.testing.fake_exchange.generator import GeneratedFeed
 from vegamite_common.testing.reference_fold import (
@@ -29,6 +35,7 @@ from vegamite_common.testing.reference_fold import (
     read_peer_candles,
     read_recorded_day,
 )
+from vegamite_common.testing.services.kafka import KafkaServer
 from vegamite_common.testing.services.process import make_server_directory, remove_directory
 
 COMMAND = [sys.executable, "-m", "vegamite_standalone"]
@@ -221,3 +228,80 @@ def instance(server_directory: Path) -> Iterator[Instance]:
     if database:
         with contextlib.suppress(ProcessLookupError):
             os.kill(database, signal.SIGINT)
+
+
+class Terminal:
+    """A command with a terminal of its own, and what it has written there."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._main, ours = pty.openpty()
+        termios.tcsetwinsize(ours, (40, 120))
+        self.process = subprocess.Popen(
+            command,
+            stdin=ours,
+            stdout=ours,
+            stderr=ours,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 -- one system call
+            env={**os.environ, "TERM": "xterm-256color"},
+        )
+        os.close(ours)
+        self._written = bytearray()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                chunk = os.read(self._main, 65_536)
+            except OSError:  # the other end is closed
+                return
+            self._written += chunk
+
+    @property
+    def written(self) -> str:
+        """Everything so far, control sequences included."""
+        return self._written.decode(errors="replace")
+
+    def press(self, key: bytes) -> None:
+        """Type on the terminal."""
+        os.write(self._main, key)
+
+    def close(self) -> None:
+        """End the command, if need be."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(5)
+        os.close(self._main)
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Runs `vegamite` with arguments on a terminal of its own; whatever still runs is ended."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: object) -> Terminal:
+            terminal = Terminal([*COMMAND, *map(str, arguments)])
+            stack.callback(terminal.close)
+            return terminal
+
+        yield start
+
+
+@pytest_asyncio.fixture
+async def cluster(database: str, tmp_path: Path) -> AsyncIterator[Path]:
+    """The configuration of a system whose broker and database are empty."""
+    broker = KafkaServer()
+    try:
+        await asyncio.to_thread(broker.start)
+        file = tmp_path / "vegamite.toml"
+        file.write_text(
+            f"[kafka]\nbootstrap_servers = {json.dumps(broker.bootstrap)}\n"
+            f"[kafka.topics]\npartitions = 3\n"
+            f"[postgres]\nurl = {json.dumps(database)}\n"
+            f"[aggregator]\nmanagement_port = 0\n[log]\nformat = 'json'\n"
+        )
+        yield file
+    finally:
+        await asyncio.to_thread(broker.close)

@@ -20,7 +20,17 @@ def test_the_version_is_the_releases(vegamite: Vegamite) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("run",), ("migrate",), ("markets",), ("import",), ("version",)]
+    "command",
+    [
+        (),
+        ("run",),
+        ("migrate",),
+        ("markets",),
+        ("import",),
+        ("verify",),
+        ("rebuild",),
+        ("version",),
+    ],
 )
 def test_every_command_explains_itself(command: tuple[str, ...], vegamite: Vegamite) -> None:
     done = vegamite(*command, "--help")
@@ -53,6 +63,11 @@ def test_every_command_explains_itself(command: tuple[str, ...], vegamite: Vegam
             "did you mean binance",
         ),
         ((*IMPORT, "/"), "/ is a directory"),
+        (("verify", "--market", "BTC"), "not a market"),
+        (("verify", "--timeframe", "7m"), "no timeframe is called '7m'; they are 1s 1m "),
+        (("verify", "--from", "2020-01-02", "--to", "2020-01-01"), "--to must be after --from"),
+        (("verify", "--config", "a", "--data-dir", "b"), "exclude one another"),
+        (("rebuild", "--market", "kraken:BTC/USD"), "--from"),
         (("markets", "list", "--api-key-file", "/"), "/ is a directory"),
         (("markets", "add", "BTC"), "not a market"),
         (("markets", "list", "--url", "file:///etc/passwd"), "is no address"),

@@ -1,41 +1,20 @@
 """`vegamite migrate` and `vegamite import` over a deployed system: real Kafka, an aggregator of its own."""
 
 import asyncio
-import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from vegamite_common.testing.reference_fold import fold
 from vegamite_common.testing.service_process import ServiceProcess
-from vegamite_common.testing.services.kafka import KafkaServer
 
 Vegamite = Callable[..., Any]
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest_asyncio.fixture
-async def cluster(database: str, tmp_path: Path) -> AsyncIterator[Path]:
-    """The configuration of a system whose broker and database are empty."""
-    broker = KafkaServer()
-    try:
-        await asyncio.to_thread(broker.start)
-        file = tmp_path / "vegamite.toml"
-        file.write_text(
-            f"[kafka]\nbootstrap_servers = {json.dumps(broker.bootstrap)}\n"
-            f"[kafka.topics]\npartitions = 3\n"
-            f"[postgres]\nurl = {json.dumps(database)}\n"
-            f"[aggregator]\nmanagement_port = 0\n[log]\nformat = 'json'\n"
-        )
-        yield file
-    finally:
-        await asyncio.to_thread(broker.close)
 
 
 async def test_archives_reach_a_deployed_system_through_its_log(

@@ -19,7 +19,7 @@ from vegamite_common.runtime.lifecycle import Resources, StartError, Stop
 from vegamite_common.runtime.postgres import open_pool
 from vegamite_common.runtime.section import PostgresSection
 from vegamite_standalone.archive.import_job import ImportRequest, read_archives, store_archives
-from vegamite_standalone.importing import run_aggregator
+from vegamite_standalone.local_system import run_aggregator
 
 SETTINGS = AggregatorSettings()
 SMALL = 300_000

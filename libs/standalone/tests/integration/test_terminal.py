@@ -1,13 +1,7 @@
 """`vegamite run` on a terminal: a quiet table, the log in a file, Ctrl-C."""
 
-import fcntl
 import json
-import os
-import pty
-import subprocess
-import termios
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +12,13 @@ from vegamite_common.testing.eventually import eventually
 pytestmark = pytest.mark.timeout(200)
 
 
-class Terminal:
-    """A command with a terminal of its own, and what it has written there."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._main, ours = pty.openpty()
-        termios.tcsetwinsize(ours, (40, 120))
-        self.process = subprocess.Popen(
-            command,
-            stdin=ours,
-            stdout=ours,
-            stderr=ours,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 -- one system call
-            env={**os.environ, "TERM": "xterm-256color"},
-        )
-        os.close(ours)
-        self._written = bytearray()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                chunk = os.read(self._main, 65_536)
-            except OSError:  # the other end is closed
-                return
-            self._written += chunk
-
-    @property
-    def written(self) -> str:
-        """Everything so far, control sequences included."""
-        return self._written.decode(errors="replace")
-
-    def press(self, key: bytes) -> None:
-        """Type on the terminal."""
-        os.write(self._main, key)
-
-    def close(self) -> None:
-        """End the command, if need be."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join(5)
-        os.close(self._main)
-
-
 @pytest.fixture
-def terminal(instance: Any, vegamite_command: list[str]) -> Iterator[Terminal]:
-    opened = Terminal([*vegamite_command, "run", "--port", "0", "--data-dir", str(instance.data)])
-    yield opened
-    opened.close()
+def terminal(instance: Any, open_terminal: Callable[..., Any]) -> Any:
+    return open_terminal("run", "--port", "0", "--data-dir", str(instance.data))
 
 
 async def test_a_person_sees_the_address_and_the_markets_and_no_log_line(
-    terminal: Terminal, instance: Any
+    terminal: Any, instance: Any
 ) -> None:
     await eventually(
         lambda: "sim:DEMO/USD" in terminal.written and "s ago" in terminal.written,

@@ -11,11 +11,14 @@ from vegamite_aggregator.core.demand import Loaded, Wants
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey
 from vegamite_aggregator.core.point import Point
 from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_aggregator.core.verification import Scope, StoredState
 from vegamite_aggregator.core.written import Series, Slots, Window
 from vegamite_common.domain.candle import StateOrder
-from vegamite_common.domain.market import Market
+from vegamite_common.domain.coverage import SpanSet
+from vegamite_common.domain.market import Contract, Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
+from vegamite_common.domain.trade import Trade
 
 SinkTrouble: TypeAlias = Literal["away", "refused", "missing", "rejecting"]
 """What keeps the sink from writing."""
@@ -172,4 +175,66 @@ class PointStore(Protocol):
 
     async def close(self) -> None:
         """Give up what is under way, and disconnect."""
+
+
+class ImpossibleTrade(msgspec.Struct, frozen=True):
+    """A stored trade that none can be, and why."""
+
+    event_time: Micros
+    trade_id: str
+    why: str
+
+
+class TradePage(msgspec.Struct, frozen=True):
+    """Stored trades that follow the ones of the page before, in order of event time; `rest`: there may be more."""
+
+    trades: Sequence[Trade]
+    impossible: Sequence[ImpossibleTrade]
+    rest: bool
+
+
+class MarketSeries(Protocol):
+    """All that is stored of one market and scope, as of one instant, read once from its beginning to its end."""
+
+    @property
+    def scope(self) -> Scope:
+        """What was asked for, with the horizons of that instant."""
+        ...
+
+    @property
+    def contract(self) -> Contract | None:
+        """The market's terms, None for spot."""
+        ...
+
+    @property
+    def coverage(self) -> SpanSet:
+        """Where nothing is known to be missing."""
+        ...
+
+    async def trades(self, limit: int) -> TradePage:
+        """Return the next trades, at most `limit`."""
+        ...
+
+    async def candles(self, timeframe: Timeframe, limit: int) -> Sequence[StoredState]:
+        """Return the timeframe's next candles in order of open time, `limit` unless there are no more."""
+        ...
+
+
+class StoredSeries(Protocol):
+    """The system of record, seen by one who only reads. Each method raises `StoreError`."""
+
+    async def markets(self) -> Sequence[Market]:
+        """Return every market that anything is stored of, or is to be, by name."""
+        ...
+
+    async def known(self, market: Market) -> bool:
+        """Return whether there is such a market."""
+        ...
+
+    async def extent(self, market: Market) -> tuple[Micros, Micros] | None:
+        """Return the whole days [from, to) that hold all stored trades and candles; None where there are none."""
+        ...
+
+    def read(self, market: Market, scope: Scope) -> AbstractAsyncContextManager[MarketSeries]:
+        """Open what is stored of a known market, all of one instant, until the block's end."""
         ...

@@ -124,6 +124,11 @@ _DELETE = """
 """
 
 
+def collect_stored(candles: Candles, market: Market, found: Iterable[StoredCandle]) -> None:
+    """Add candles of a market to `candles`; the same one may come again."""
+    candles.setdefault(market, {}).update((stored.key, stored) for stored in found)
+
+
 async def collect(candles: Candles, rows: Iterable[Any], markets: Mapping[int, Market]) -> None:
     """Add rows of `candle` to `candles`, letting others on the loop have their turn; the same row may come again."""
     for number, row in enumerate(rows, start=1):
@@ -230,6 +235,27 @@ async def rebuild_candles(
             _IN_RANGE[timeframe], market_key, to_datetime(begin), to_datetime(end)
         )
     return rows
+
+
+async def candles_within(
+    connection: Connection,
+    market_key: int,
+    timeframe: Timeframe,
+    *,
+    from_time: Micros,
+    to_time: Micros,
+) -> Sequence[Any]:
+    """Return the rows of a timeframe that open in [from_time, to_time)."""
+    return await connection.fetch(
+        _IN_RANGE[timeframe], market_key, to_datetime(from_time), to_datetime(to_time)
+    )
+
+
+async def delete_candle(connection: Connection, row: Any) -> None:
+    """Delete the row that has this one's key."""
+    opened = row["open_time"]
+    keys = ([row["market_key"]], [row["timeframe"]], [opened])
+    await connection.execute(_DELETE, *keys, opened, opened)
 
 
 async def write_candles(

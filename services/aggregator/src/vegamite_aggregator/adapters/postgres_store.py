@@ -20,6 +20,7 @@ from vegamite_aggregator.adapters.horizon_table import read_horizons
 from vegamite_aggregator.adapters.log_table import ensure_epoch
 from vegamite_aggregator.adapters.market_table import MarketTable, describe, description
 from vegamite_aggregator.adapters.outbox_table import write_outbox
+from vegamite_aggregator.adapters.rebuild_range import RebuildReader
 from vegamite_aggregator.adapters.row import (
     Connection,
     gap_row,
@@ -30,7 +31,7 @@ from vegamite_aggregator.adapters.row import (
 )
 from vegamite_aggregator.adapters.schema import require_schema
 from vegamite_aggregator.adapters.time_partition import TimePartitions
-from vegamite_aggregator.adapters.trade_table import TradeTable, stored_trades
+from vegamite_aggregator.adapters.trade_table import TradeTable
 from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
@@ -267,17 +268,14 @@ class PostgresStep:
 
     async def _rebuild(self, wanted: RebuildRange, candles: candle_table.Candles) -> TradeFold:
         market_key = self._keys[wanted.market]
-        rows = await candle_table.rebuild_candles(self._connection, wanted, market_key)
-        await candle_table.collect(candles, rows, self._store.market_table.markets)
-        fold = TradeFold(self._state.markets[wanted.market].contract)
-        async for page in stored_trades(
+        reader = RebuildReader(
             self._connection,
             market_key=market_key,
-            from_time=wanted.from_time,
-            to_time=wanted.to_time,
-        ):
-            fold.add(page)
-        return fold
+            contract=self._state.markets[wanted.market].contract,
+            trades_from=self._state.horizon(wanted.market).whole_day,
+        )
+        candle_table.collect_stored(candles, wanted.market, await reader.candles(wanted))
+        return await reader.fold(wanted)
 
     async def write(self, changes: Changes) -> None:
         """Write all changes and the fence's next version."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -90,6 +91,44 @@ def stored_candle(row: Row) -> StoredCandle:
         final=row["final"],
         complete=row["complete"],
         revision=row["revision"],
+    )
+    return StoredCandle(
+        candle=candle, held_by=tuple(row["held_by"] or ()), pending=row["pending_reason"]
+    )
+
+
+def stand_in(row: Row) -> StoredCandle:
+    """Return, for a row that no trades can give, a candle where it stands, with the standing that it has.
+
+    Its content is nobody's: a trade without an id, so it equals no fold of trades. Raise `ValueError` where none can open.
+    """
+    open_time = from_datetime(row["open_time"])
+    one = Decimal(1)
+    final = bool(row["final"])
+    candle = Candle(
+        timeframe=_TIMEFRAMES[row["timeframe"]],
+        open_time=open_time,
+        open=one,
+        high=one,
+        low=one,
+        close=one,
+        volume=one,
+        quote_volume=one,
+        buy_volume=one,
+        buy_quote_volume=one,
+        trade_count=1,
+        first_event_time=open_time,
+        first_sequence=0,
+        first_trade_id="",
+        last_event_time=open_time,
+        last_sequence=0,
+        last_trade_id="",
+        epoch=max(0, row["epoch"]),
+        as_of=row["as_of"],
+        updated_at=from_datetime(row["updated_at"]),
+        final=final,
+        complete=bool(row["complete"]),
+        revision=max(0, row["revision"]) if final else 0,
     )
     return StoredCandle(
         candle=candle, held_by=tuple(row["held_by"] or ()), pending=row["pending_reason"]

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import asyncpg
+import structlog
 
 from vegamite_aggregator.adapters.copy_text import trade_lines
 from vegamite_aggregator.adapters.row import Connection
@@ -14,7 +15,9 @@ from vegamite_aggregator.metrics import TRADE_BATCHES
 from vegamite_aggregator.ports import Inserted
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros, from_datetime, to_datetime
-from vegamite_common.domain.trade import Trade
+from vegamite_common.domain.trade import InvalidTradeError, Trade
+
+log = structlog.get_logger(__name__)
 
 COPY_FROM = 200
 """From so many rows on COPY beats an INSERT of arrays."""
@@ -205,15 +208,26 @@ async def stored_trades(
         rows = await connection.fetch(_PAGE, market_key, begin, end, *after, _PAGE_ROWS)
         if not rows:
             return
-        yield [
-            Trade(
-                trade_id=row["trade_id"],
-                sequence=row["sequence"],
-                event_time=from_datetime(row["event_time"]),
-                price=row["price"],
-                amount=row["amount"],
-                taker_side=row["taker_side"],
-            )
-            for row in rows
-        ]
+        yield _trades_of(rows)
         after = (rows[-1]["event_time"], rows[-1]["trade_id"])
+
+
+def _trades_of(rows: Sequence[Any]) -> list[Trade]:
+    """Return the trades of the rows; one that can't be, as nobody but a hand can make it, is told of and left out."""
+    trades: list[Trade] = []
+    for row in rows:
+        event_time = from_datetime(row["event_time"])
+        try:
+            trades.append(
+                Trade(
+                    trade_id=row["trade_id"],
+                    sequence=row["sequence"],
+                    event_time=event_time,
+                    price=row["price"],
+                    amount=row["amount"],
+                    taker_side=row["taker_side"],
+                )
+            )
+        except InvalidTradeError as error:
+            log.error("a stored trade that can't be", trade_id=row["trade_id"], error=str(error))
+    return trades

@@ -162,3 +162,10 @@ class TradeFold:
         """Return what was added, in every timeframe."""
         with exactly():
             return roll_up(dict(sorted(self._seconds.items())))
+
+    def release(self, end: Micros) -> Series:
+        """Return the `1s` tallies that open before `end`, in order, and forget them."""
+        released = {at: self._seconds[at] for at in sorted(self._seconds) if at < end}
+        for open_time in released:
+            del self._seconds[open_time]
+        return released

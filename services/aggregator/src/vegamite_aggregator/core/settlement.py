@@ -232,6 +232,10 @@ class Settlement:
         elif final and (pending is not None or (covered and not complete)):
             complete, revision, change = covered, revision + 1, "revision"
             reason = pending or "coverage"
+        elif final and complete and not covered and key in self._exact:
+            # Coverage is never taken back: somebody else said so, and a rebuild takes nothing on trust.
+            complete, revision, change = False, revision + 1, "revision"
+            reason = self._exact_reason
         return _Verdict(final, complete, revision, change, reason)
 
     def _standing_of(self, verdict: _Verdict) -> Standing:
