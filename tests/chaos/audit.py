@@ -13,13 +13,21 @@ from typing import Any
 import asyncpg
 
 from tests.chaos.environment import Environment
-from tests.chaos.load import PARTITIONS
+from tests.chaos.follower import Follower
+from tests.chaos.load import FUTURE_SECONDS
 from tests.chaos.truth import Key, Truth
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES, BusError, Message, Reader
+from vegamite_common.bus.port import (
+    CANDLES,
+    DEAD_LETTERS,
+    STATUS,
+    TRADES,
+    Message,
+)
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.time import from_datetime, to_datetime
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.messages.candles import decode_candles
+from vegamite_common.messages.dead_letters import decode_dead_letter
 from vegamite_common.messages.status import Revised, decode_status
 from vegamite_common.testing.reference_fold import TIMEFRAME_NAMES, fold, plain, rfc3339
 
@@ -54,76 +62,18 @@ class DifferenceError(Exception):
         super().__init__("\n".join([*lines[:MOST_LINES], *more]))
 
 
-class Follower:
-    """Reads one topic from its start, and keeps at it; `take` is given each record, in the order of its partition."""
-
-    def __init__(self, env: Environment, topic: str, take: Any) -> None:
-        self._env = env
-        self._topic = topic
-        self._take = take
-        self._reader: Reader | None = None
-        self.next_offsets = dict.fromkeys(range(PARTITIONS), 0)
-        self.taking = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to read."""
-        self._reader = await self._env.bus.reader(self._topic)
-        await self._reader.seek(self.next_offsets)
-        self._task = asyncio.create_task(self._read(self._reader), name=f"follow {self._topic}")
-
-    async def close(self) -> None:
-        """Read no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def ends(self) -> dict[int, int]:
-        """Return where the topic ends, asked until its brokers answer."""
-        assert self._reader is not None
-        while True:
-            self.check()
-            try:
-                return await self._reader.end_offsets(range(PARTITIONS))
-            except BusError:
-                await asyncio.sleep(0.1)  # a broker is away
-
-    async def caught_up(self) -> dict[int, int]:
-        """Return the topic's ends once all before them was taken."""
-        ends = await self.ends()
-        while any(self.next_offsets[at] < end for at, end in ends.items()):
-            self.check()
-            await asyncio.sleep(0.02)  # until what is there has come
-        return ends
-
-    def check(self) -> None:
-        """Raise what ended the reading, if something did."""
-        if self._task is not None and self._task.done():
-            self._task.result()
-
-    async def _read(self, reader: Reader) -> None:
-        while True:
-            try:
-                fetched = await reader.poll(max_records=2_000, timeout=0.2)
-            except BusError:
-                await asyncio.sleep(0.1)  # a broker is away
-                continue
-            async with self.taking:
-                for item in fetched:
-                    for message in item.messages:
-                        self._take(message)
-                        self.next_offsets[item.partition] = message.offset + 1
-
-
 class Audit:
     """Compares, and keeps what it needs to compare the next time."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
-        self.truth = Truth()
+        self.truth = Truth(future=env.clock.span(FUTURE_SECONDS))
         self.trades = Follower(env, TRADES, self.truth.take)
         self.candles = Follower(env, CANDLES, self._take_candles)
         self.status = Follower(env, STATUS, self._take_status)
+        self.letters = Follower(env, DEAD_LETTERS, self._take_letter)
+        self._followers = (self.trades, self.candles, self.status, self.letters)
+        self._letters: dict[tuple[int, int], bytes] = {}
         self._snapshot: str | None = None
         self._last_step = 0
         self._boundaries: dict[int, set[int]] = defaultdict(set)
@@ -138,12 +88,12 @@ class Audit:
 
     async def start(self) -> None:
         """Begin to follow the topics."""
-        for follower in (self.trades, self.candles, self.status):
+        for follower in self._followers:
             await follower.start()
 
     async def close(self) -> None:
         """End what was begun."""
-        for follower in (self.trades, self.candles, self.status):
+        for follower in self._followers:
             await follower.close()
 
     # --- waiting ----------------------------------------------------------------------------------
@@ -187,6 +137,10 @@ class Audit:
             series = (f"{record.exchange}:{record.symbol}", Timeframe(record.timeframe).value)
             self._revised[series].append((record.from_time, record.to_time))
 
+    def _take_letter(self, message: Message) -> None:
+        letter = decode_dead_letter(message.value)
+        self._letters[(letter.partition, letter.offset)] = letter.value
+
     # --- comparing --------------------------------------------------------------------------------
 
     async def compare(self, extent: str = "changed") -> None:
@@ -218,8 +172,10 @@ class Audit:
         # The outbox was empty in the snapshot: whatever it made final is in the log by now.
         await self.candles.caught_up()
         await self.status.caught_up()
+        await self.letters.caught_up()
         lines += await asyncio.to_thread(self._compare_candles, changed, ends, now, extent)
         lines += self._compare_coverage(coverage)
+        lines += self._compare_letters()
         lines += await asyncio.to_thread(self._compare_published)
         if extent == "everything":
             lines += await asyncio.to_thread(self._compare_all, changed)
@@ -413,6 +369,15 @@ class Audit:
             for market, truth in self.truth.markets.items()
             if tuple(stored.get(market, ())) != (truth.coverage[-1] if truth.coverage else ())
         ]
+
+    def _compare_letters(self) -> list[str]:
+        """Every record that can't be taken is a dead letter, and nothing else is."""
+        refused, letters = self.truth.refused, self._letters
+        lines = [f"record {at} has no dead letter" for at in refused.keys() - letters.keys()]
+        lines += [f"record {at} is a dead letter" for at in letters.keys() - refused.keys()]
+        common = refused.keys() & letters.keys()
+        lines += [f"dead letter {at} is another" for at in common if refused[at] != letters[at]]
+        return lines
 
     def _compare_all(self, rows: Mapping[Key, Mapping[str, Any]]) -> list[str]:
         """Fold every trade of the log anew, a timeframe at a time, and compare with every stored candle."""

@@ -35,6 +35,11 @@ SETTLING_SECONDS = 0.2
 PARTITIONS = 4
 MARKETS_A_PARTITION = (2, 2, 1, 1)
 RECORD_TRADES = 400
+POISON = 0.01
+"""How probable a record that can't be taken is, a market and tick."""
+
+FUTURE_SECONDS = 5.0
+"""Real seconds; a trade that is further ahead of the time at which it was received can't be."""
 
 
 def choose_markets() -> list[Market]:
@@ -201,6 +206,10 @@ class Load:
                     self._collect(partition, feed, feed.advance(until, count), records, last=last)
                 else:
                     feed.miss(until, count)
+                if rng.random() < POISON:
+                    self._put(partition, records)
+                    records = []
+                    self._poison(partition, feed)
         for writer in self._writers[partition]:
             reached = min(feed.safe_to for feed in writer.feeds)
             if last or rng.random() < 0.4:
@@ -244,6 +253,22 @@ class Load:
             )
         return again
 
+    def _poison(self, partition: int, feed: Feed) -> None:
+        """Send what can't be taken: no record at all, one under another market's key, or a trade of the future."""
+        key = feed.market.key.encode()
+        match self._rng.randrange(3):
+            case 0:
+                value = self._rng.choice([b"", b"{", b'{"v": 99}', b"\xff" * 2_000])
+                self._queues[partition].put_nowait([(key, value)])
+            case 1:
+                other = Feed(Market("kraken", "NONE/USD"), self._rng, feed.cursor)
+                record = self._records(other, [other.trade(feed.cursor)])[0]
+                self._queues[partition].put_nowait([(key, encode_trades(record))])
+            case _:
+                now = self._clock.now()
+                ahead = feed.trade(now + self._clock.span(3 * FUTURE_SECONDS))
+                self._put(partition, self._records(feed, [feed.trade(feed.cursor), ahead]))
+
     # --- writers ----------------------------------------------------------------------------------
 
     def _change_writers(self, partition: int) -> None:
@@ -251,6 +276,8 @@ class Load:
         feeds = self.feeds[partition]
         writers = self._writers[partition]
         records: list[TradesTopicRecord] = []
+        for writer in writers:
+            records += self._repeated(writer)
         if writers and rng.random() < 0.35:
             gone = writers.pop(rng.randrange(len(writers)))
             if rng.random() < 0.5:
@@ -269,6 +296,18 @@ class Load:
             if feed.missed_from is not None and any(feed in one.feeds for one in writers):
                 self._repair(partition, feed)
 
+    def _repeated(self, writer: Writer) -> list[TradesTopicRecord]:
+        """What a writer says now and then of its spans: it opens those that a refused record has ended."""
+        return [self._span(writer, feed) for feed in writer.feeds]
+
+    def _span(self, writer: Writer, feed: Feed) -> SpanOpened:
+        return SpanOpened(
+            exchange=feed.market.exchange,
+            symbol=feed.market.symbol,
+            writer=writer.name,
+            from_time=feed.safe_to,
+        )
+
     def _opened(self, feeds: list[Feed], records: list[TradesTopicRecord]) -> Writer:
         writer = Writer(str(uuid.UUID(int=self._rng.getrandbits(128))), feeds)
         now = self._clock.now() - self._clock.span(SETTLING_SECONDS)
@@ -276,14 +315,7 @@ class Load:
         for feed in feeds:
             if not any(feed in one.feeds for one in living):
                 feed.miss(max(now, feed.cursor + SECOND), self._rng.choice((0, 5, 40)))
-            records.append(
-                SpanOpened(
-                    exchange=feed.market.exchange,
-                    symbol=feed.market.symbol,
-                    writer=writer.name,
-                    from_time=feed.safe_to,
-                )
-            )
+            records.append(self._span(writer, feed))
         return writer
 
     def _closed(self, writer: Writer, feed: Feed) -> SpanClosed:

@@ -36,6 +36,7 @@ class Result:
     seconds: float = 0.0
     trades: int = 0
     repeated: int = 0
+    refused: int = 0
     compared: int = 0
     published: int = 0
     unacknowledged: int = 0
@@ -148,6 +149,7 @@ class Run:
     def _count(self, load: Load) -> None:
         result, audit = self.result, self._audit
         result.trades, result.repeated = audit.stored_trades, audit.truth.repeated
+        result.refused = len(audit.truth.refused)
         result.compared, result.published = audit.compared, audit.published
         result.unacknowledged = load.unacknowledged
         result.mutated = sum(one.control.mutated for one in self._env.aggregators)

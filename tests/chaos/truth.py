@@ -11,6 +11,7 @@ from datetime import datetime
 
 from vegamite_common.bus.port import Message
 from vegamite_common.domain.time import Micros, from_datetime
+from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.trades import (
     Heartbeat,
     JobEnded,
@@ -82,7 +83,9 @@ def joined(spans: Spans, start: Micros, end: Micros) -> Spans:
 class Truth:
     """All of `market.trades.v1`, taken in the order of each partition."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, future: Micros) -> None:
+        self.refused: dict[tuple[int, int], bytes] = {}
+        self._future = future
         self.markets: dict[str, MarketTruth] = {}
         self.jobs: dict[str, bool] = {}
         self.touched: set[Key] = set()
@@ -92,11 +95,18 @@ class Truth:
 
     def take(self, message: Message) -> None:
         """Add what one record says."""
-        record = decode_trades(message.value)
+        try:
+            record = decode_trades(message.value)
+        except MessageError:
+            self._refuse(message)
+            return
         if isinstance(record, Heartbeat):
             self._beat(message, record)
             return
         market = f"{record.exchange}:{record.symbol}"
+        if message.key != market.encode():
+            self._refuse(message)
+            return
         truth = self.markets.setdefault(market, MarketTruth(message.partition))
         match record:
             case TradesRecord():
@@ -113,6 +123,13 @@ class Truth:
             case JobEnded(job=job):
                 self.jobs[job] = False
 
+    def _refuse(self, message: Message) -> None:
+        """Who sent what can't be taken claims nothing more of that market until he opens a span anew."""
+        self.refused[(message.partition, message.offset)] = message.value
+        market = (message.key or b"").decode()
+        for key in [key for key in self._open if key[1] == market]:
+            del self._open[key]
+
     def _beat(self, message: Message, record: Heartbeat) -> None:
         end = min(record.to_time, message.append_time)
         for (writer, market), (start, reached) in self._open.items():
@@ -124,7 +141,12 @@ class Truth:
     def _take_trades(
         self, message: Message, market: str, truth: MarketTruth, record: TradesRecord
     ) -> None:
-        for trade in record.trades:
+        possible = [
+            one for one in record.trades if one.event_time <= record.received_time + self._future
+        ]
+        if len(possible) < len(record.trades):
+            self._refuse(message)
+        for trade in possible:
             raw = RawTrade(
                 trade_id=int(trade.trade_id),
                 event_time=trade.event_time // 1000,
@@ -144,7 +166,7 @@ class Truth:
                 self.touched.add((market, timeframe, opened))
         if record.job is not None:
             self.jobs[record.job] = True
-        if record.covered is not None:
+        if record.covered is not None and len(possible) == len(record.trades):
             start, end = record.covered
             truth.cover(message.offset, start, min(end, message.append_time))
 
