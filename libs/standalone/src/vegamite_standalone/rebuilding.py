@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from vegamite_aggregator.adapters.stored_series import PostgresStoredSeries
 from vegamite_aggregator.config import AggregatorSettings
-from vegamite_aggregator.core.intake import MAX_REBUILD
+from vegamite_aggregator.core.storable import MAX_REBUILD
 from vegamite_aggregator.ports import StoreError
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import CANDLES, STATUS, TRADES, BusError, Message, Reader

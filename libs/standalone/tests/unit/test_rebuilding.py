@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vegamite_aggregator.core.intake import MAX_REBUILD
+from vegamite_aggregator.core.storable import MAX_REBUILD
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, parse_time
 from vegamite_common.domain.timeframe import Timeframe

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vegamite_aggregator.core.intake import (
-    MAX_REBUILD,
     Claim,
     Intake,
     JobOver,
@@ -29,6 +28,7 @@ from vegamite_aggregator.core.publication import (
     publish_dead_letters,
 )
 from vegamite_aggregator.core.state import MarketState, PartitionState
+from vegamite_aggregator.core.storable import MAX_REBUILD
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.bus.port import CANDLES, DEAD_LETTERS, STATUS
 from vegamite_common.domain.market import Market

@@ -14,9 +14,10 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from vegamite_aggregator.core.state import PartitionState
+from vegamite_aggregator.core.storable import require_storable
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, LATEST_EVENT, Micros
+from vegamite_common.domain.time import Micros
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.trades import (
@@ -27,19 +28,12 @@ from vegamite_common.messages.trades import (
     SpanClosed,
     SpanOpened,
     TradesRecord,
-    TradesTopicRecord,
     Unfillable,
     decode_trades,
 )
 
 TradeKey: TypeAlias = tuple[Market, Micros, str]
 """(market, event_time, trade_id): a trade's identity as stored."""
-
-MAX_TEXT = 200
-"""Most characters of a job's or writer's name, a cause or a reason."""
-
-MAX_REBUILD = 31 * DAY
-"""Longest time that one record may ask to be computed again, since one transaction does it."""
 
 FUTURE = "future"
 """The reason of a trade whose event time is too far ahead of its received time."""
@@ -287,7 +281,7 @@ class _Reading:
         """Add what one record says; nothing of it where it is refused and has to be `held`."""
         try:
             decoded = decode_trades(record.value)
-            _check(decoded)
+            require_storable(decoded)
         except MessageError as error:
             self._refuse(record, "undecodable", str(error))
             return
@@ -372,16 +366,18 @@ class _Reading:
         if refused and not self._refuse_trades(record, market, refused):
             return  # and nothing after it is read
         self._keep(record, market, decoded, self._without_repeated(market, trades))
-        if not refused:
-            self._claim(record, market, decoded)
-        elif decoded.job is None:
-            self.events.append(SpanBroken(market))
+        if refused:
+            if decoded.job is None:
+                self.events.append(SpanBroken(market))
+        elif decoded.covered is not None:
+            self._claim(record, market, decoded.job, decoded.covered)
 
-    def _claim(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
-        if decoded.covered is not None:
-            from_time, to_time = self._believable(market, decoded.job, decoded.covered)
-            if from_time < min(to_time, record.append_time):
-                self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
+    def _claim(
+        self, record: LogRecord, market: Market, job: str | None, covered: tuple[Micros, Micros]
+    ) -> None:
+        from_time, to_time = self._believable(market, job, covered)
+        if from_time < min(to_time, record.append_time):
+            self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
 
     def _without_repeated(self, market: Market, trades: Sequence[Trade]) -> Sequence[Trade]:
         """Return the trades whose identity the market didn't have before, in this batch; count the others."""
@@ -435,6 +431,8 @@ class _Reading:
         self, market: Market, job: str | None, trades: Sequence[Trade]
     ) -> tuple[Sequence[Trade], Sequence[Trade], int]:
         """Return the trades that are to be folded, those that are stored again, and how many are too old for either."""
+        if not self._state.horizons:
+            return trades, [], 0
         horizon = self._state.horizon(market).trades
         old = [trade for trade in trades if trade.event_time < horizon]
         if not old:
@@ -466,27 +464,3 @@ class _Reading:
             for trade, detail in zip(trades, details, strict=True)
         ]
         return True
-
-
-def _check(record: TradesTopicRecord) -> None:
-    """Raise `MessageError` for a name that the store could not keep as it is, and for a rebuild without measure."""
-    for text in _texts(record):
-        if not (0 < len(text) <= MAX_TEXT and text.isprintable()):
-            raise MessageError(f"not a name of 1 to {MAX_TEXT} printable characters: {text[:40]!r}")
-    if isinstance(record, Rebuild) and (
-        record.to_time - record.from_time > MAX_REBUILD or record.to_time > LATEST_EVENT
-    ):
-        raise MessageError(f"rebuild: at most {MAX_REBUILD // DAY} days, before the year 9999")
-
-
-def _texts(record: TradesTopicRecord) -> list[str]:
-    match record:
-        case TradesRecord(job=job) | JobStarted(job=job):
-            return [] if job is None else [job]
-        case JobEnded(job=job, unfillable=unfillable):
-            return [job] if unfillable is None else [job, unfillable.reason]
-        case SpanClosed(writer=writer, cause=cause):
-            return [writer, cause]
-        case SpanOpened(writer=writer) | Heartbeat(writer=writer):
-            return [writer]
-    return []
