@@ -32,7 +32,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 from pipeline_load import PARTITIONS, Load, Shape, cpu_seconds, create_topics, fill
 
+from vegamite_aggregator.adapters.time_partition import TimePartitions
 from vegamite_aggregator.migrate import migrate_database
+from vegamite_common.domain.time import DAY
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.runtime.clock import wall_now
 from vegamite_common.runtime.postgres_binaries import find_binaries
@@ -80,13 +82,14 @@ _PARTITIONS = """
 
 @dataclass(frozen=True)
 class Figures:
-    """One run: trades delivered a second, rows inserted a second, and processor seconds a million trades."""
+    """One run: trades delivered a second, rows inserted a second, processor seconds a million trades, trades a transaction."""
 
     trades: float
     rows: float
     aggregator: float
     postgres: float
     kafka: float
+    step: float
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class Bench:
             await migrate_database(url)
             connection = await asyncpg.connect(url)
             try:
+                await self._make_partitions(url)
                 figures = await self._aggregate(connection, url, processes)
                 await self._check(connection)
                 baseline = await self._copy(connection, url)
@@ -129,6 +133,12 @@ class Bench:
             await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
             await admin.close()
         return figures, baseline
+
+    async def _make_partitions(self, url: str) -> None:
+        """Make the time partitions that a service which runs for days has long made ahead."""
+        async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
+            days = [self._load.start, wall_now(), wall_now() + DAY, wall_now() + 2 * DAY]
+            await TimePartitions(pool).prepare(days)
 
     async def _aggregate(
         self, connection: asyncpg.Connection[asyncpg.Record], url: str, processes: int
@@ -178,11 +188,19 @@ class Bench:
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - began
         delivered = self._load.delivered
-        spent = [
+        aggregator, postgres, kafka = (
             (after - before) / delivered * 1e6
             for after, before in zip(self._costs(pids), costs, strict=True)
-        ]
-        return Figures(delivered / seconds, self._load.distinct / seconds, *spent)
+        )
+        steps = await connection.fetchval("SELECT sum(version)::bigint FROM partition_fence")
+        return Figures(
+            trades=delivered / seconds,
+            rows=self._load.distinct / seconds,
+            aggregator=aggregator,
+            postgres=postgres,
+            kafka=kafka,
+            step=delivered / steps,
+        )
 
     def _costs(self, pids: Sequence[int]) -> tuple[float, float, float]:
         return (
@@ -260,6 +278,7 @@ def report(name: str, processes: int, runs: Sequence[tuple[Figures, Baseline]]) 
     print(f"  trades a second          {_spread([run.trades for run in figures])}")
     print(f"  rows a second            {_spread([run.rows for run in figures])}")
     print(f"  psql \\copy, rows a second {_spread([baseline.rows for _, baseline in runs])}")
+    print(f"  trades a transaction     {_spread([run.step for run in figures])}")
     print(f"  ratio                    {_spread(ratios, 3)}{verdict}")
     print("  processor seconds a million trades:")
     for part in ("aggregator", "postgres", "kafka"):

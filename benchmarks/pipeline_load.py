@@ -60,7 +60,7 @@ class Load:
         self.delivered = self.seconds * shape.markets * shape.rate
         self.distinct = 0
         # A whole hour, and a stretch of no more than a few hours: so it lies in one day or two.
-        self._start = now - now % HOUR - 4 * HOUR - self.seconds * SECOND
+        self.start = now - now % HOUR - 4 * HOUR - self.seconds * SECOND
         self.markets = [Market("binance", f"COIN{number}/USDT") for number in range(shape.markets)]
 
     def batches(self) -> Iterator[Batch]:
@@ -80,16 +80,16 @@ class Load:
                             exchange=market.exchange,
                             symbol=market.symbol,
                             writer="benchmark",
-                            from_time=self._start,
+                            from_time=self.start,
                         )
                     ),
                 )
                 for market in markets
             ]
             if opened:
-                yield Batch(partition, self._start, opened)
+                yield Batch(partition, self.start, opened)
         for second in range(self.seconds):
-            end = self._start + (second + 1) * SECOND
+            end = self.start + (second + 1) * SECOND
             beat = encode_trades(Heartbeat(writer="benchmark", to_time=end - SECOND))
             for partition, markets in by_partition.items():
                 records: list[tuple[bytes | None, bytes]] = []
@@ -112,7 +112,7 @@ class Load:
                 Trade(
                     trade_id=str(1_000_000_000 + at),
                     sequence=1_000_000_000 + at,
-                    event_time=self._start + at * SECOND // rate,
+                    event_time=self.start + at * SECOND // rate,
                     price=canonical(Decimal(chance.randrange(6_000_000, 6_100_000)).scaleb(-2)),
                     amount=canonical(Decimal(chance.randrange(1, 10**7)).scaleb(-5)),
                     taker_side=chance.choice(("buy", "sell")),

@@ -207,6 +207,8 @@ class Store:
             candles = self.candles.setdefault(market, {})
             for key in rows.candles_deleted:
                 del candles[key]
+            written = {stored.key for stored in rows.candles}
+            assert rows.candles_new == written - candles.keys(), "what is new is what isn't there"
             for stored in rows.candles:
                 before = candles.get(stored.key)
                 if before is not None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.rows import StoredCandle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND, Micros, to_datetime
 
@@ -61,4 +62,22 @@ def trade_lines(batches: Iterable[TradeBatch], keys: Mapping[Market, int]) -> st
                 f"{market_key}\t{seconds[second]}.{at - second * SECOND:06d}+00\t{trade_id}\t{trade.sequence}"
                 f"\t{trade.price!s}\t{trade.amount!s}\t{trade.taker_side or NOTHING}\t{rest}"
             )
+    return "".join(lines)
+
+
+def candle_lines(rows: Iterable[tuple[int, StoredCandle]]) -> str:
+    """Return the lines of candles that no job holds, each with its market's number, columns as in `row.CANDLE_COLUMNS`."""
+    lines: list[str] = []
+    for market_key, stored in rows:
+        candle = stored.candle
+        lines.append(
+            f"{market_key}\t{candle.timeframe.value}\t{instant(candle.open_time)}"
+            f"\t{candle.open!s}\t{candle.high!s}\t{candle.low!s}\t{candle.close!s}"
+            f"\t{candle.volume!s}\t{candle.quote_volume!s}\t{candle.buy_volume!s}\t{candle.buy_quote_volume!s}"
+            f"\t{candle.trade_count}"
+            f"\t{instant(candle.first_event_time)}\t{candle.first_sequence}\t{escaped(candle.first_trade_id)}"
+            f"\t{instant(candle.last_event_time)}\t{candle.last_sequence}\t{escaped(candle.last_trade_id)}"
+            f"\t{candle.final}\t{candle.complete}\t{candle.revision}\t{candle.epoch}\t{candle.as_of}"
+            f"\t{instant(candle.updated_at)}\t{NOTHING}\t{stored.pending or NOTHING}\n"
+        )
     return "".join(lines)

@@ -1,6 +1,6 @@
 """What a step writes, as absolute values: rows of the store, records for the outbox, and the candles to stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
@@ -21,13 +21,14 @@ class OutboxRecord(msgspec.Struct, frozen=True):
 
 
 class MarketChanges(msgspec.Struct, frozen=True):
-    """One market's rows: candles to upsert, and to delete by key; gaps and coverage to delete, then upsert, by `from_time`.
+    """One market's rows: candles to upsert (`candles_new` are the keys of those that aren't stored), and to delete by key; gaps and coverage to delete, then upsert, by `from_time`.
 
     `streamed` are the changed candles still in progress, for `update` records (the newest state, at most one in 250 ms).
     `…_after` is for memory: the whole coverage, the causes of its ends and the gaps to remember, None where unchanged, with the start of tracking that they were projected from.
     """
 
     candles: Sequence[StoredCandle] = ()
+    candles_new: Set[CandleKey] = frozenset()
     candles_deleted: Sequence[CandleKey] = ()
     coverage_deleted: Sequence[Micros] = ()
     coverage: Sequence[SpanRow] = ()

@@ -142,6 +142,7 @@ def _market_changes(
         return None
     changes = MarketChanges(
         candles=tuple(settlement.changed.values()),
+        candles_new=settlement.new,
         candles_deleted=tuple(settlement.deleted),
         streamed=tuple(settlement.streamed),
     )

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from itertools import compress
-from operator import attrgetter, mul
+from itertools import compress, islice
+from operator import attrgetter, lt, mul
 from typing import TypeAlias
 
 from vegamite_aggregator.core.tally import Tally, exactly, join, merge
@@ -31,8 +31,12 @@ def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Time
 
 def fold_seconds(trades: Iterable[Trade], contract: Contract | None) -> Series:
     """Return the tallies of the one-second intervals that have trades, in order; within `exactly()`."""
-    ordered = sorted(trades, key=_place)
+    ordered = list(trades)
     times = [trade.event_time for trade in ordered]
+    if not all(map(lt, times, islice(times, 1, None))):
+        # As they mostly come they are in order, each with a time of its own: then there is nothing to sort.
+        ordered.sort(key=_place)
+        times = [trade.event_time for trade in ordered]
     prices = [trade.price for trade in ordered]
     buys = [trade.taker_side == "buy" for trade in ordered]
     amounts = [trade.amount for trade in ordered]

@@ -68,6 +68,7 @@ class Settlement:
         now: Micros,
     ) -> None:
         self.changed: dict[CandleKey, StoredCandle] = {}
+        self.new: set[CandleKey] = set()  # of those changed, what the store doesn't have
         self.deleted: set[CandleKey] = set()
         self.told: list[Told] = []
         self.streamed: list[Candle] = []
@@ -189,6 +190,7 @@ class Settlement:
         verdict = self._verdict(key, held, None, None)
         candle = candle_of(*key, tally, self._standing_of(verdict))
         held_by = self._holders(held)
+        self.new.add(key)
         self._put(StoredCandle(candle, held_by), verdict)
         self._stream(candle, held_by)
 

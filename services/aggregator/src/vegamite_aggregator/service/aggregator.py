@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
@@ -87,6 +88,7 @@ class AggregatorService:
         self._partitions = 0
         self._workers: dict[int, Worker] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="fold")
 
     async def run(self, stop: Stop) -> None:
         """Work until `stop`, then end each partition's transaction, and leave the group.
@@ -117,6 +119,7 @@ class AggregatorService:
         except BaseExceptionGroup as group:
             raise _as_refusal(group) from None
         finally:
+            self._thread.shutdown(wait=False)
             await member.close()
 
     async def _join(self, stop: Stop) -> Member | None:
@@ -226,6 +229,7 @@ class AggregatorService:
                 letter_limit=section.dead_letter_limit,
                 resident_candles=lambda: section.resident_candles // max(1, len(self._workers)),
             ),
+            thread=self._thread,
         )
         self._workers[partition] = worker
         self._tasks[partition] = group.create_task(worker.run(), name=f"partition-{partition}")

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import TypeVar
 
 import msgspec
@@ -112,7 +113,9 @@ class Worker:
         timing: Timing,
         partitions: int,
         options: WorkerOptions,
+        thread: Executor,
     ) -> None:
+        """`thread` is where heavy work is done: one for all partitions, since two would only take turns."""
         self._partition = partition
         self._store = store
         self._reader = reader
@@ -123,6 +126,7 @@ class Worker:
         self._timing = timing
         self._partitions = partitions
         self._options = options
+        self._thread = thread
         self._inbox = Inbox(max_bytes=options.queue_bytes)
         self._stopping = False
         self._stop_asked = asyncio.Event()
@@ -282,7 +286,7 @@ class Worker:
             self._options.letter_limit, now=self._clock.now(), window=self._timing.letter_window
         )
         heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
-        intake = await _computed(
+        intake = await self._computed(
             lambda: read_batch(
                 state,
                 messages,
@@ -303,7 +307,7 @@ class Worker:
             if missing := [market for market in intake.markets if market not in state.markets]:
                 state.markets.update(await step.markets(missing))
             inserted = await step.insert_trades(intake.trades)
-            plan = await _computed(
+            plan = await self._computed(
                 lambda: prepare(
                     state,
                     intake,
@@ -317,7 +321,9 @@ class Worker:
             state.admit(plan.wants, loaded)
             heavy = heavy or loaded.count > HEAVY_CANDLES
             now = self._clock.now()
-            changes = await _computed(lambda: decide(state, plan, loaded, now=now), heavy=heavy)
+            changes = await self._computed(
+                lambda: decide(state, plan, loaded, now=now), heavy=heavy
+            )
             if changes.changed:
                 await step.write(changes)
         if changes.changed:
@@ -346,6 +352,15 @@ class Worker:
             self._held_offset = None
             self._conditions.went_well(Cause.HELD, self._partition)
 
+    async def _computed(self, work: Callable[[], T], *, heavy: bool) -> T:
+        """Return what the core makes of it; heavy work in the thread for it, so that whoever shares the loop isn't held up.
+
+        That is safe: the state belongs to this worker, which waits meanwhile.
+        """
+        if not heavy:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     def _partition_of(self, key: bytes) -> int:
         return partition_for(key, self._partitions)
 
@@ -369,14 +384,6 @@ class Worker:
         if age > (REFRESH_SOON_SECONDS if lacking else REFRESH_SECONDS):
             await self._store.refresh(state)
             self._refreshed = time.monotonic()
-
-
-async def _computed(work: Callable[[], T], *, heavy: bool) -> T:
-    """Return what the core makes of it; heavy work in a thread, so that whoever shares the loop isn't held up.
-
-    That is safe: the state belongs to this worker, which waits meanwhile.
-    """
-    return await asyncio.to_thread(work) if heavy else work()
 
 
 def _instants(intake: Intake) -> Iterator[Micros]:
