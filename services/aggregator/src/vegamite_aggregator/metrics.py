@@ -83,6 +83,16 @@ STEP_SECONDS = Histogram(
     "Time from the first statement of a partition's transaction to its commit",
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+STEP_TRADES = Histogram(
+    "vegamite_aggregator_step_trades",
+    "Trades read by one transaction that read records",
+    buckets=(0, 1, 10, 100, 1_000, 3_000, 10_000, 30_000, 100_000),
+)
+COMMIT_SECONDS = Histogram(
+    "vegamite_aggregator_commit_duration_seconds",
+    "Time that the database takes to make a partition's transaction durable",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
 LOCKS_BROKEN = Counter(
     "vegamite_aggregator_fence_locks_broken_total", "Backends ended because they held a fence"
 )

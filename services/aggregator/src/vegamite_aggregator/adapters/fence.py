@@ -15,7 +15,7 @@ import structlog
 
 from vegamite_aggregator.adapters.row import Connection, optional_datetime
 from vegamite_aggregator.core.allowance import SetApart
-from vegamite_aggregator.metrics import LOCKS_BROKEN
+from vegamite_aggregator.metrics import COMMIT_SECONDS, LOCKS_BROKEN
 from vegamite_aggregator.ports import FenceLostError, StoreError
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.postgres import POSTGRES_FAULTS, describe
@@ -135,6 +135,7 @@ async def advance(
 
 async def commit(connection: Connection) -> None:
     """Commit; raise `StoreError` unless the server said that it did."""
-    answer = await connection.execute("COMMIT")
+    with COMMIT_SECONDS.time():
+        answer = await connection.execute("COMMIT")
     if answer != "COMMIT":
         raise StoreError(f"the transaction ended with {answer}")

@@ -33,6 +33,7 @@ from vegamite_aggregator.metrics import (
     EVICTIONS,
     LOADED_CANDLES,
     STEP_SECONDS,
+    STEP_TRADES,
     STEPS,
 )
 from vegamite_aggregator.ports import CandleStore, FenceLostError, LogMismatchError, StoreError
@@ -282,20 +283,8 @@ class Worker:
 
     async def _step(self, state: PartitionState, messages: Sequence[Message]) -> bool:
         """Take one step; return whether it proved that store and fence work, or that they have nothing to do."""
-        letters_left = state.set_apart.left(
-            self._options.letter_limit, now=self._clock.now(), window=self._timing.letter_window
-        )
         heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
-        intake = await self._computed(
-            lambda: read_batch(
-                state,
-                messages,
-                partition_of=self._partition_of,
-                timing=self._timing,
-                letters_left=letters_left,
-            ),
-            heavy=heavy,
-        )
+        intake = await self._read(state, messages, heavy=heavy)
         if intake.held is not None and intake.next_offset == state.next_offset:
             raise _HeldError(intake.held, self._options.letter_limit)
         past = self._log_time(intake)
@@ -329,6 +318,8 @@ class Worker:
         if changes.changed:
             self._applied(state, changes)
             STEP_SECONDS.observe(time.perf_counter() - started)
+            if messages:
+                STEP_TRADES.observe(sum(len(batch.trades) for batch in intake.trades))
         LOADED_CANDLES.inc(loaded.count)
         EVICTIONS.inc(state.evict(self._options.resident_candles()))
         STEPS.labels("committed" if changes.changed else "idle").inc()
@@ -341,6 +332,23 @@ class Worker:
                 f"partition {self._partition}: record {intake.hole} came, {intake.next_offset} was expected"
             )
         return True
+
+    async def _read(
+        self, state: PartitionState, messages: Sequence[Message], *, heavy: bool
+    ) -> Intake:
+        letters_left = state.set_apart.left(
+            self._options.letter_limit, now=self._clock.now(), window=self._timing.letter_window
+        )
+        return await self._computed(
+            lambda: read_batch(
+                state,
+                messages,
+                partition_of=self._partition_of,
+                timing=self._timing,
+                letters_left=letters_left,
+            ),
+            heavy=heavy,
+        )
 
     def _applied(self, state: PartitionState, changes: Changes) -> None:
         """After the commit, and only then: memory follows, and what was written goes out."""
