@@ -133,6 +133,16 @@ smoke: ## Start vegamite as a user has it, look at the demo market, stop it
 services: install
 	@$(BIN)/python -m vegamite_common.testing.services prepare
 
+# Real servers from packages, for developing by hand: they stay until services-down. The file with their ids: .cache/services.json.
+BROKERS ?= 1
+.PHONY: services-up
+services-up: services ## Start PostgreSQL, InfluxDB and Kafka here, and print their addresses (BROKERS=3)
+	@$(BIN)/python -m vegamite_common.testing.services up $(BROKERS)
+
+.PHONY: services-down
+services-down: ## Stop what `make services-up` started, and drop its data
+	@$(BIN)/python -m vegamite_common.testing.services down
+
 .PHONY: check
 check: lint types ## Lint, types, architecture: all that needs no server
 

@@ -1,4 +1,4 @@
-"""`python -m vegamite_common.testing.services prepare`: have what the tests' servers need, before they run.
+"""`python -m vegamite_common.testing.services`: `prepare` what the tests' servers need; `up` and `down` for servers to keep.
 
 What Docker or the environment gives needs nothing. Else missing programs come from the system's package
 manager (as root, or by sudo without a password); where that can't be, the command is printed and we stop.
@@ -8,8 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
+from vegamite_common.runtime.embedded_postgres import EmbeddedPostgresError
 from vegamite_common.testing.services.chromium import find_chromium
+from vegamite_common.testing.services.detached import describe, start_servers, stop_servers
 from vegamite_common.testing.services.influxdb import influxd_is_built, influxd_program
 from vegamite_common.testing.services.kafka_jars import kafka_jars
 from vegamite_common.testing.services.kubernetes_tools import find_kubernetes_tools
@@ -97,14 +100,33 @@ def prepare() -> None:
     fetch_prometheus()
 
 
+def _up(brokers: int) -> None:
+    for line in describe(start_servers(_say, brokers=brokers)):
+        _say(line)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main(arguments: list[str]) -> int:
-    """Run the one command there is; returns the process's exit status."""
-    if arguments != ["prepare"]:
-        sys.stderr.write("usage: python -m vegamite_common.testing.services prepare\n")
+    """Run the command that the arguments name; returns the process's exit status."""
+    commands: dict[tuple[str, ...], Callable[[], None]] = {
+        ("prepare",): prepare,
+        ("up",): lambda: _up(1),
+        ("up", "1"): lambda: _up(1),
+        ("up", "3"): lambda: _up(3),
+        ("down",): lambda: stop_servers(_say),
+    }
+    command = commands.get(tuple(arguments))
+    if command is None:
+        usage = "python -m vegamite_common.testing.services prepare | up [1 | 3] | down"
+        sys.stderr.write(f"usage: {usage} (1 or 3: how many Kafka brokers)\n")
         return 2
     try:
-        prepare()
-    except ServiceError as error:
+        command()
+    except (ServiceError, EmbeddedPostgresError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
