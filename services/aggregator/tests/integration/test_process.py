@@ -281,3 +281,27 @@ async def test_processes_stopped_and_killed_leave_what_an_undisturbed_fold_gives
         for row in rows
         if row["final"]
     }  # fmt: skip
+
+
+async def test_the_role_influx_says_what_it_needs_and_stops_in_order_while_there_is_no_influxdb(
+    aggregators: Aggregators, tmp_path: Path
+) -> None:
+    code, said = await aggregators.finish("--role", "influx")
+    assert (code, said.strip()) == (2, "the role influx needs url and token in [influxdb]")
+
+    away = tmp_path / "away.toml"
+    away.write_text(
+        aggregators.config.read_text()
+        + '[influxdb]\nurl = "http://127.0.0.1:1"\ntoken = "never shown"\n'
+    )
+    process = await aggregators.start("--role", "influx", config=away)
+    assert process.stderr is not None
+    lines = []
+    while "the sink waits" not in (lines[-1] if lines else ""):
+        lines.append((await asyncio.wait_for(process.stderr.readline(), 60)).decode())
+        assert lines[-1], lines
+    assert '"state": "away"' in lines[-1]
+    process.send_signal(signal.SIGTERM)
+    _, rest = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, rest.decode()
+    assert "never shown" not in "".join(lines) + rest.decode()
