@@ -296,7 +296,7 @@ async def test_the_role_influx_says_what_it_needs_and_stops_in_order_while_there
     )
     process = await aggregators.start("--role", "influx", config=away)
     assert process.stderr is not None
-    lines = []
+    lines: list[str] = []
     while "the sink waits" not in (lines[-1] if lines else ""):
         lines.append((await asyncio.wait_for(process.stderr.readline(), 60)).decode())
         assert lines[-1], lines
