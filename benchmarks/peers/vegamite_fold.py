@@ -2,38 +2,69 @@
 
 Usage: python vegamite_fold.py BOOTSTRAP TOPIC FORMAT TRADES
 
-FORMAT is `line`, a JSON document a trade, or `burst`, our wire format. One process, one thread: aiokafka's `getmany`,
-msgspec, and the aggregator's own fold (`core/fold.py`) of what each fetch brought, market by market, merged into the
-candles of all 16 timeframes so far. Prices, amounts and every sum are decimals; what no trade can have is refused, as in
-the service. It tells of each finished candle of a minute, and of all timeframes at the end of its trades.
+FORMAT is `line`, a JSON document a trade, or `burst`, our wire format. One process, one thread: the services' own reader
+(aiokafka's `getmany` below it), msgspec, and the aggregator's own fold (`core/fold.py`) of some 20,000 trades at a time,
+market by market, merged into the candles of all 16 timeframes so far. Prices, amounts and every sum are decimals; what no
+trade can have is refused, as in the service. It tells of each finished candle of a minute, and of all timeframes at the end
+of its trades.
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from itertools import repeat
+from operator import attrgetter
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import progress
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from vegamite_aggregator.core.fold import Series, fold_trades
 from vegamite_aggregator.core.tally import Tally, exactly, merge, merge_all
-from vegamite_common.domain.number import format_decimal
+from vegamite_common.bus.kafka import KafkaBus
+from vegamite_common.bus.port import Message
+from vegamite_common.domain.number import FINEST, ZERO, at_finest, format_decimal
+from vegamite_common.domain.time import EARLIEST, LATEST_EVENT
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.domain.trade import Trade
+from vegamite_common.domain.trade import MAX_TRADE_ID_BYTES, TakerSide, Trade
 from vegamite_common.messages.trades import TradesRecord, decode_trades
+from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 
-MOST_RECORDS = {"line": 10_000, "burst": 1_000}
-"""Most records that a fetch is asked for."""
+POLL_RECORDS = {"line": 2_000, "burst": 200}
+"""Most records that the reader is asked for at once: no more than the processor's cache holds."""
+
+FOLD_TRADES = 20_000
+"""So many trades are folded together, or what there is when no more come."""
 
 
-class Line(Trade, frozen=True, gc=False):
-    """A trade and its market, as the topic with a record a trade has it."""
+Trades: TypeAlias = dict[str, list[Any]]
+"""Trades by their market, not folded yet: `Trade`, or what has all that it has."""
 
-    market: str = ""
+_PRICE, _AMOUNT, _ID = attrgetter("price"), attrgetter("amount"), attrgetter("trade_id")
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """A trade and its market, as the topic with a record a trade has it; with `check`, no other than a `Trade` can be."""
+
+    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TRADE_ID_BYTES // 4)]
+    sequence: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    event_time: Annotated[int, msgspec.Meta(ge=EARLIEST, lt=LATEST_EVENT)]
+    price: Decimal
+    amount: Decimal
+    market: str
+    taker_side: TakerSide | None = None
+
+
+def check(trades: Sequence[Line]) -> None:
+    """Raise `ArithmeticError` or `ValueError` unless all prices, amounts and ids are such as trades can have."""
+    prices = map(at_finest, map(_PRICE, trades), repeat(FINEST))
+    amounts = map(at_finest, map(_AMOUNT, trades), repeat(FINEST))
+    if not (min(prices) > ZERO and min(amounts) > ZERO):
+        raise ValueError("a price or an amount is not above 0")
+    if "\x00" in "".join(map(_ID, trades)):
+        raise ValueError("a trade id has a character that can't be stored")
 
 
 class Candles:
@@ -85,40 +116,34 @@ def _tell(market: str, open_time: int, tally: Tally) -> None:
     progress.candle(market, open_time // 1000, *map(format_decimal, numbers), tally.trade_count)
 
 
-def take_lines(records: Iterable[Any], candles: Candles) -> int:
-    """Fold records of one trade each; return how many trades there were."""
+def take_lines(records: Sequence[Message], trades: Trades) -> int:
+    """Sort the trades of records of one trade each by their market; return how many there were."""
     decode = _LINES.decode
-    trades: dict[str, list[Trade]] = {}
-    for record in records:
-        line = decode(record.value)
+    lines = [decode(record.value) for record in records]
+    if lines:
+        check(lines)
+    for line in lines:
         known = trades.get(line.market)
         if known is None:
             trades[line.market] = [line]
         else:
             known.append(line)
-    return _fold(trades, candles)
+    return len(lines)
 
 
-def take_bursts(records: Iterable[Any], candles: Candles) -> int:
-    """Fold records of our wire format; return how many trades there were."""
-    trades: dict[str, list[Trade]] = {}
+def take_bursts(records: Sequence[Message], trades: Trades) -> int:
+    """Sort the trades of records of our wire format by their market; return how many there were."""
+    count = 0
     for record in records:
         decoded = decode_trades(record.value)
         assert isinstance(decoded, TradesRecord)
         trades.setdefault(decoded.market.key, []).extend(decoded.trades)
-    return _fold(trades, candles)
-
-
-def _fold(trades: dict[str, list[Trade]], candles: Candles) -> int:
-    count = 0
-    for market, some in trades.items():
-        candles.add(market, some)
-        count += len(some)
+        count += len(decoded.trades)
     return count
 
 
 _LINES = msgspec.json.Decoder(Line)
-_FORMATS: dict[str, Callable[[Iterable[Any], Candles], int]] = {
+_FORMATS: dict[str, Callable[[Sequence[Message], Trades], int]] = {
     "line": take_lines,
     "burst": take_bursts,
 }
@@ -127,25 +152,27 @@ _FORMATS: dict[str, Callable[[Iterable[Any], Candles], int]] = {
 async def main(bootstrap: str, topic: str, form: str, trades: int) -> None:
     """Read the topic's trades from the first on, and stop after so many."""
     section = KafkaSection.model_validate({"bootstrap_servers": bootstrap})
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
-        enable_auto_commit=False,
-        fetch_max_bytes=section.fetch_max_bytes,
-        max_partition_fetch_bytes=section.fetch_max_bytes,
-    )
-    await consumer.start()
+    bus = KafkaBus(section, SystemClock())
+    await bus.start()
     try:
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek(partition, 0)
-        candles, taken = Candles(), progress.Progress(trades)
-        take, most = _FORMATS[form], MOST_RECORDS[form]
-        while taken.taken < trades:
-            for records in (await consumer.getmany(timeout_ms=1_000, max_records=most)).values():
-                taken.took(take(records, candles))
+        reader = await bus.reader(topic)
+        await reader.seek({0: 0})
+        candles, progressed = Candles(), progress.Progress(trades)
+        take, most = _FORMATS[form], POLL_RECORDS[form]
+        waiting: Trades = {}
+        count = 0
+        while progressed.taken < trades:
+            fetched = await reader.poll(max_records=most, timeout=1.0)
+            for each in fetched:
+                count += take(each.messages, waiting)
+            if count >= FOLD_TRADES or not any(each.messages for each in fetched):
+                for market, some in waiting.items():
+                    candles.add(market, some)
+                progressed.took(count)
+                waiting, count = {}, 0
         progress.say({"timeframes": candles.totals()})
     finally:
-        await consumer.stop()
+        await bus.close()
 
 
 if __name__ == "__main__":

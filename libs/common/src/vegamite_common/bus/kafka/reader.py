@@ -6,14 +6,13 @@ Positions are ours: a record is delivered only at the offset that comes next, wh
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError as KafkaOffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord
 
 from vegamite_common.bus.kafka.connection import KafkaConnection, describe, faults
+from vegamite_common.bus.kafka.direct_records import read_messages
 from vegamite_common.bus.kafka.log_ends import LogEnds, start_consumer, stop_consumer
 from vegamite_common.bus.port import BusError, Fetched, Message, OffsetOutOfRangeError
 from vegamite_common.domain.time import Micros
@@ -49,7 +48,7 @@ class KafkaReader:
         await self._ends.start()
         if self._fetch:
             try:
-                await start_consumer(self._consumer, self._connection, self._topic)
+                await self._start_consumer()
             except BaseException:
                 await self._ends.close()
                 raise
@@ -86,7 +85,7 @@ class KafkaReader:
         Raises `OffsetOutOfRangeError` for a position outside the log and `BusError` while the log can't be reached.
         """
         self._require_open()
-        records: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]] = {}
+        records: Mapping[TopicPartition, Sequence[Message]] = {}
         if self._readable():
             await self._replace_stuck_client()
             try:
@@ -143,9 +142,7 @@ class KafkaReader:
         if gone and not self._closed:
             self._assign()
 
-    def _deliver(
-        self, records: Mapping[TopicPartition, Sequence[ConsumerRecord[Any, Any]]]
-    ) -> list[Fetched]:
+    def _deliver(self, records: Mapping[TopicPartition, Sequence[Message]]) -> list[Fetched]:
         fetched = []
         if not self._readable():
             return []
@@ -168,28 +165,18 @@ class KafkaReader:
             ) from self._ends.error
         return fetched
 
-    def _next_messages(
-        self, partition: int, records: Sequence[ConsumerRecord[Any, Any]]
-    ) -> list[Message]:
+    def _next_messages(self, partition: int, records: Sequence[Message]) -> Sequence[Message]:
+        """Return those of the records that follow the position without a hole."""
         expected = self._positions[partition]
-        messages = []
-        for record in records:
-            if record.offset < expected:
-                continue
-            if record.offset > expected:
-                self._ask_again(partition, expected)
-                break
-            messages.append(
-                Message(
-                    partition,
-                    record.offset,
-                    self._connection.from_broker(record.timestamp),
-                    record.key,
-                    record.value or b"",
-                )
-            )
-            expected += 1
-        return messages
+        if records and records[0].offset < expected:
+            records = [record for record in records if record.offset >= expected]
+        if not records or records[-1].offset - expected == len(records) - 1:
+            return records  # offsets rise, so none is missing
+        whole = 0
+        while records[whole].offset == expected + whole:
+            whole += 1
+        self._ask_again(partition, expected + whole)
+        return records[:whole]
 
     def _ask_again(self, partition: int, expected: int) -> None:
         """What came begins after the position: it was fetched for an earlier one. A second time it is a real hole."""
@@ -210,6 +197,10 @@ class KafkaReader:
             max_partition_fetch_bytes=fetch_max_bytes,
         )
 
+    async def _start_consumer(self) -> None:
+        await start_consumer(self._consumer, self._connection, self._topic)
+        read_messages(self._consumer, self._connection.from_broker)
+
     async def _replace_stuck_client(self) -> None:
         """Begin anew with a client that brings nothing though the log, which answers, has more."""
         since = self._behind_since
@@ -220,7 +211,7 @@ class KafkaReader:
         self._behind_since = time.monotonic()
         stuck, self._consumer = self._consumer, self._new_consumer()
         await stop_consumer(stuck)
-        await start_consumer(self._consumer, self._connection, self._topic)
+        await self._start_consumer()
         self._assign()
 
     def _note_progress(self, fetched: Sequence[Fetched]) -> None:
