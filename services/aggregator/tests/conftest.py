@@ -1,19 +1,29 @@
 """Trades, and the slow and plain fold that candles are compared with; for the tests of every kind."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 
+from vegamite_aggregator.adapters.maintenance_store import PostgresMaintenanceStore
+from vegamite_aggregator.adapters.parquet_archive import ParquetArchive
+from vegamite_aggregator.core.manifest import ArchivedTrade
+from vegamite_aggregator.core.retention import Retention
 from vegamite_aggregator.core.rows import CandleKey
+from vegamite_aggregator.service.maintenance import Maintenance, MaintenanceReport
 from vegamite_common.domain.candle import Candle
-from vegamite_common.domain.market import Contract
-from vegamite_common.domain.time import SECOND, Micros
+from vegamite_common.domain.market import Contract, Market
+from vegamite_common.domain.number import canonical
+from vegamite_common.domain.time import DAY, HOUR, SECOND, Micros
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.domain.trade import Trade
+from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.trades import Heartbeat, JobEnded, JobStarted, Rebuild, TradesRecord
+from vegamite_common.runtime.lifecycle import Stop
 
 
 def text(value: Decimal) -> str:
@@ -151,3 +161,162 @@ def numbers_of() -> Callable[[Candle], tuple[Any, ...]]:
 def some_trades() -> Callable[..., list[Trade]]:
     """Return the maker of random trades."""
     return random_trades
+
+
+SHORT = (Timeframe.S1, Timeframe.M1, Timeframe.M3, Timeframe.M5)
+KEEP = Retention(trades=3, candles={each: 5 if each is Timeframe.S1 else 8 for each in SHORT})
+KEPT_MARKETS = (Market("sim", "DEMO/USD"), Market("kraken", "BTC/USD"))
+
+
+def trades_record(market: Market, trades: Sequence[Trade], **more: Any) -> TradesRecord:
+    """Return a live record of the trades, received when its last one happened."""
+    return TradesRecord(
+        exchange=market.exchange,
+        symbol=market.symbol,
+        received_time=more.pop("received_time", max(trade.event_time for trade in trades)),
+        origin=more.pop("origin", Origin.LIVE),
+        trades=tuple(trades),
+        **more,
+    )
+
+
+def day_of_trades(day: Micros, *, seed: int, count: int = 60) -> list[Trade]:
+    """Return a day's trades, numbered in order of time."""
+    random = Random(seed * 100_003 + day // DAY)
+    times = sorted(random.randrange(DAY) for _ in range(count))
+    return [
+        Trade(
+            trade_id=str(day // DAY * 1000 + number),
+            sequence=day // DAY * 1000 + number,
+            event_time=day + time,
+            price=canonical(Decimal(random.randrange(90_000, 110_000)) / 1000),
+            amount=canonical(Decimal(random.randrange(1, 10**9)) / 10**8),
+            taker_side=random.choice(("buy", "sell", None)),
+        )
+        for number, time in enumerate(times)
+    ]
+
+
+class Kept:
+    """A month of two markets in a rig, and a maintenance for it."""
+
+    def __init__(self, rig: Any, directory: Path | None, retention: Retention = KEEP) -> None:
+        self.rig = rig
+        self.directory = directory
+        self.retention = retention
+        self.made: dict[Market, list[Trade]] = {market: [] for market in KEPT_MARKETS}
+
+    async def live(
+        self, *, first: Micros, days: int, each: Callable[[], Awaitable[Any]] | None = None
+    ) -> None:
+        """Let days go by, each with its trades; every third night, and in the last, do what is to be done then."""
+        for passed, day in enumerate(range(first, first + days * DAY, DAY), start=1):
+            for number, market in enumerate(self.made):
+                trades = day_of_trades(day, seed=number)
+                self.made[market] += trades
+                self.rig.clock.set(day + DAY - 1)
+                await self.rig.publish(trades_record(market, trades))
+            self.rig.clock.set(day + DAY + HOUR)
+            if passed % 3 and passed < days:
+                continue
+            for partition in range(self.rig.partitions):
+                await self.rig.publish(
+                    Heartbeat(writer="w", to_time=day + DAY), partition=partition
+                )
+            await self.rig.settled()
+            await self.rig.becomes(
+                "SELECT NOT EXISTS (SELECT FROM candle WHERE NOT final AND timeframe IN ('1s', '1h', '1d'))"
+            )
+            if each is not None:
+                await each()
+
+    def maintenance(
+        self, around: Callable[[Any], Any] = lambda store: store, pool: Any = None
+    ) -> Maintenance:
+        """Return a maintenance at the rig's clock; `around` may put something before its ports."""
+        store = PostgresMaintenanceStore(pool or self.rig.pool)
+        return Maintenance(
+            store=around(store),
+            archive=None if self.directory is None else around(ParquetArchive(self.directory)),
+            clock=self.rig.clock,
+            retention=self.retention,
+            days_ahead=2,
+        )
+
+    async def maintain(self) -> MaintenanceReport:
+        """Do all that is due."""
+        report = await self.maintenance().run(Stop())
+        assert not report.problems
+        assert not report.busy
+        return report
+
+    async def tables(self, parent: str) -> list[str]:
+        """Return the names of a table's partitions."""
+        rows = await self.rig.pool.fetch(
+            "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhparent = $1::text::regclass",
+            parent,
+        )
+        return sorted(row["relname"] for row in rows)
+
+    async def state(self) -> dict[str, Any]:
+        """Everything that maintenance has a say in."""
+        return {
+            "trade": await self.rig.rows("trade"),
+            "candle": await self.rig.rows("candle"),
+            "horizon": [
+                tuple(row)[:3]
+                for row in await self.rig.pool.fetch("SELECT * FROM horizon ORDER BY 1, 2")
+            ],
+            "tables": await self.tables("trade"),
+            "archive": {
+                str(path.relative_to(self.directory)): path.read_bytes()
+                for path in sorted(self.directory.rglob("*"))
+                if path.is_file()
+            }
+            if self.directory
+            else {},
+        }
+
+    async def restore(self, market: Market, trades: Sequence[ArchivedTrade], *, job: str) -> None:
+        """Send what `vegamite import --format vegamite-parquet` sends."""
+        about: dict[str, Any] = {"exchange": market.exchange, "symbol": market.symbol}
+        days = sorted({trade.event_time // DAY * DAY for trade in trades})
+        span = (days[0], days[-1] + DAY)
+        await self.rig.publish(JobStarted(**about, job=job, origin=Origin.IMPORT, restores=span))
+        for day in days:
+            some = [
+                Trade(
+                    trade_id=kept.trade_id,
+                    sequence=kept.sequence,
+                    event_time=kept.event_time,
+                    price=Decimal(kept.price),
+                    amount=Decimal(kept.amount),
+                    taker_side=kept.taker_side,  # type: ignore[arg-type]
+                )
+                for kept in trades
+                if day <= kept.event_time < day + DAY
+            ]
+            await self.rig.publish(
+                trades_record(
+                    market, some, origin=Origin.IMPORT, job=job, received_time=self.rig.clock.now()
+                ),
+                Rebuild(**about, from_time=day, to_time=day + DAY, restored_since=days[0]),
+            )
+        await self.rig.publish(JobEnded(**about, job=job))
+        await self.rig.settled()
+        await self.rig.becomes("SELECT NOT EXISTS (SELECT FROM job WHERE state = 'open')")
+
+    async def candles_of(self, market: Market) -> list[dict[str, Any]]:
+        """Return the market's rows of `candle`."""
+        key = await self.rig.pool.fetchval(
+            "SELECT market_key FROM market WHERE exchange = $1 AND symbol = $2",
+            market.exchange,
+            market.symbol,
+        )
+        return [row for row in await self.rig.rows("candle") if row["market_key"] == key]
+
+
+@pytest.fixture(scope="session")
+def keep() -> type[Kept]:
+    """Return the maker of a rig's history and its maintenance."""
+    return Kept

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from platformdirs import user_data_path
-from pydantic import SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from vegamite_common.runtime.config import Port, Section, SharedSettings
 
@@ -28,6 +28,7 @@ class StandaloneSection(Section):
     database_url: SecretStr | None = None
     postgres_bin_dir: Path | None = None
     demo: bool = True
+    maintenance_hours: float = Field(default=1.0, ge=0, le=8760)
 
     @field_validator("database_url")
     @classmethod

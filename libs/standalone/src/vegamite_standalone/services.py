@@ -14,11 +14,13 @@ from vegamite_standalone.settings import ProcessSettings
 async def open_services(
     settings: ProcessSettings, *, system: LocalSystem, listener: socket.socket, admin_key: str
 ) -> AsyncIterator[list[Service]]:
-    """Build collector, aggregator and API; the API serves on `listener` and answers the probes for all three."""
+    """Build collector, aggregator, API and the maintenance's timer; the API serves on `listener` and answers the probes for all three."""
     # Imported here: the collector's and the API's libraries take a while, and a refusal needs none of them.
+    from vegamite_aggregator.bootstrap import open_maintenance
     from vegamite_aggregator.bootstrap import open_service as open_aggregator
     from vegamite_api.bootstrap import open_service as open_api
     from vegamite_collector.bootstrap import open_service as open_collector
+    from vegamite_standalone.maintaining import MaintenanceTimer
 
     database = {"postgres": system.postgres}
     resources = system.resources
@@ -41,7 +43,15 @@ async def open_services(
             )
         )
         probes.add(api.health)
-        yield [aggregator, collector, api]
+        services: list[Service] = [aggregator, collector, api]
+        hours = settings.standalone.standalone.maintenance_hours
+        if hours:
+            maintenance = await stack.enter_async_context(
+                open_maintenance(settings.aggregator, resources=resources)
+            )
+            speed = resources.clock.speed
+            services.append(MaintenanceTimer(maintenance, hours=hours, speed=speed))
+        yield services
 
 
 class LateHealth:

@@ -1,22 +1,26 @@
-"""`vegamite-aggregator [run|migrate]`: the service in one of its roles, and the set-up of database and topics."""
+"""`vegamite-aggregator [run|migrate|maintain]`: the service in one of its roles, the set-up, and what is due now and then."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vegamite_aggregator.bootstrap import open_service, open_sink
+from vegamite_aggregator.bootstrap import open_maintenance, open_service, open_sink
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.migrate import migrate
+from vegamite_aggregator.ports import StoreError
 from vegamite_common.runtime.config import ConfigError, load_settings
-from vegamite_common.runtime.lifecycle import EXIT_CONFIG, Stop, run_process
+from vegamite_common.runtime.lifecycle import EXIT_BUG, EXIT_CONFIG, Stop, run_process
 from vegamite_common.runtime.logging import configure_logging
 from vegamite_common.runtime.management import open_management
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, and return the process's exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.dry_run and options.command != "maintain":
+        parser.error("--dry-run goes with maintain")
     try:
         settings = load_settings(AggregatorSettings, options.config)
     except ConfigError as error:
@@ -25,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(settings.log, service="aggregator")
     if options.command == "migrate":
         return run_process(lambda _: migrate(settings))
+    if options.command == "maintain":
+        return _maintain(settings, dry_run=options.dry_run)
     if options.role == "influx":
         return run_process(lambda stop: _run_sink(settings, stop))
     new_epoch: bool = options.new_log_epoch
@@ -36,10 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=("run", "migrate"),
+        choices=("run", "migrate", "maintain"),
         default="run",
         help="run (default): fold trades into candles until a signal; "
-        "migrate: bring the database's schema and the topics to this release's, then end",
+        "migrate: bring the database's schema and the topics to this release's, then end; "
+        "maintain: make tables ahead, archive and drop what has expired, then end (1 where something was left undone)",
     )
     parser.add_argument(
         "--role",
@@ -53,7 +60,32 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="declare that Kafka's topics were replaced: reading starts at their beginning",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="maintain: say what would be done, and do nothing"
+    )
     return parser
+
+
+def _maintain(settings: AggregatorSettings, *, dry_run: bool) -> int:
+    """Run one maintenance, print what it came to, and return the exit code: 1 where something was left undone."""
+    undone: list[str] = []
+
+    async def main(stop: Stop) -> None:
+        async with open_maintenance(settings) as maintenance:
+            try:
+                if dry_run:
+                    lines = await maintenance.rehearse()
+                else:
+                    report = await maintenance.run(stop)
+                    undone.extend(report.problems)
+                    lines = report.lines()
+            except StoreError as error:
+                undone.append(str(error))
+                lines = [f"the maintenance didn't get to its end: {error}"]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+    code = run_process(main)
+    return code or (EXIT_BUG if undone else 0)
 
 
 async def _run(settings: AggregatorSettings, stop: Stop, *, new_log_epoch: bool) -> None:

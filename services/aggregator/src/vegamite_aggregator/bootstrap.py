@@ -6,12 +6,14 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from vegamite_aggregator.adapters.maintenance_store import PostgresMaintenanceStore
 from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
-from vegamite_aggregator.adapters.schema import SCHEMA_VERSION
+from vegamite_aggregator.adapters.schema import SCHEMA_MINIMUM, SCHEMA_VERSION
 from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.metrics import SINK_RETRIES
 from vegamite_aggregator.service import AggregatorService
+from vegamite_aggregator.service.maintenance import Maintenance
 from vegamite_aggregator.service.sink import STREAMS, SinkService
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import BusError
@@ -43,6 +45,7 @@ async def open_service(
             clock=resources.clock,
             section=settings.aggregator,
             new_log_epoch=new_log_epoch,
+            upkeep=PostgresMaintenanceStore(resources.pool),
         )
 
 
@@ -73,6 +76,36 @@ async def open_sink(settings: AggregatorSettings) -> AsyncIterator[SinkService]:
             )
             stack.push_async_callback(stores[name].close)
         yield SinkService(bus=bus, stores=stores, clock=clock, section=section)
+
+
+@asynccontextmanager
+async def open_maintenance(
+    settings: AggregatorSettings, *, resources: Resources | None = None
+) -> AsyncIterator[Maintenance]:
+    """Build the maintenance; without `resources` it has a pool of its own, closed at the block's end, and needs no log.
+
+    Waits for the database and its schema; raises `StartError` where they can't be had.
+    """
+    # What writes Parquet is some megabytes that nobody else needs.
+    from vegamite_aggregator.adapters.parquet_archive import ParquetArchive
+
+    async with AsyncExitStack() as stack:
+        clock = settings.clock.clock()
+        if resources is None:
+            pool = await open_pool(settings.postgres, application_name="vegamite-maintain")
+            stack.push_async_callback(pool.close)
+        else:
+            pool, clock = resources.pool, resources.clock
+        await wait_for_schema(pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_VERSION)
+        section = settings.aggregator
+        directory = section.archive.directory
+        yield Maintenance(
+            store=PostgresMaintenanceStore(pool),
+            archive=None if directory is None else ParquetArchive(directory),
+            clock=clock,
+            retention=section.retention.retention,
+            days_ahead=section.maintenance.days_ahead,
+        )
 
 
 async def _open_resources(settings: AggregatorSettings, stack: AsyncExitStack) -> Resources:

@@ -1,14 +1,82 @@
 """The aggregator's settings: the shared sections, `[aggregator]`, and `[influxdb]` for the role that writes there."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 
 from vegamite_aggregator.core.point import BucketRole
+from vegamite_aggregator.core.retention import Retention
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.runtime.config import Section, ServiceSection, SharedSettings
+
+Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
+class RetentionSection(Section):
+    """`[aggregator.retention]`: days that trades and candles are kept; 0 keeps for ever."""
+
+    trades_days: Days = 0
+    candles_1s_days: Days = 0
+    candles_1m_days: Days = 0
+    candles_3m_days: Days = 0
+    candles_5m_days: Days = 0
+    candles_15m_days: Days = 0
+    candles_30m_days: Days = 0
+    candles_1h_days: Days = 0
+    candles_2h_days: Days = 0
+    candles_4h_days: Days = 0
+    candles_6h_days: Days = 0
+    candles_8h_days: Days = 0
+    candles_12h_days: Days = 0
+    candles_1d_days: Days = 0
+    candles_3d_days: Days = 0
+    candles_1w_days: Days = 0
+    candles_1mo_days: Days = 0
+
+    @model_validator(mode="after")
+    def _longer_is_kept_longer(self) -> Self:
+        shorter, kept = "trades_days", self.trades_days
+        for timeframe in Timeframe:
+            name = _days_key(timeframe)
+            days = self._days(timeframe)
+            if days and (not kept or days < kept):
+                raise ValueError(
+                    f"{name} is {days}, but {shorter} is {kept or '0 (for ever)'}: what is shorter may not be kept longer"
+                )
+            shorter, kept = name, days
+        return self
+
+    def _days(self, timeframe: Timeframe) -> int:
+        days: int = getattr(self, _days_key(timeframe))
+        return days
+
+    @property
+    def retention(self) -> Retention:
+        """What the section says, for the core."""
+        return Retention(
+            trades=self.trades_days,
+            candles={each: days for each in Timeframe if (days := self._days(each))},
+        )
+
+
+def _days_key(timeframe: Timeframe) -> str:
+    """Return the key of a timeframe; the month is spelt out, since variables of the environment fold case."""
+    return f"candles_{'1mo' if timeframe is Timeframe.MO1 else timeframe.value}_days"
+
+
+class ArchiveSection(Section):
+    """`[aggregator.archive]`: where trades are written before they are dropped; nowhere, where nothing is said."""
+
+    directory: Path | None = None
+
+
+class MaintenanceSection(Section):
+    """`[aggregator.maintenance]`: what a maintenance does besides expiring."""
+
+    days_ahead: int = Field(default=7, ge=1, le=366)
+    """Days for which time partitions are made before they are needed."""
 
 
 class AggregatorSection(ServiceSection):
@@ -40,6 +108,10 @@ class AggregatorSection(ServiceSection):
 
     tick_interval_ms: int = Field(default=500, ge=50)
     """How often a partition without records looks whether something has become final, or silent, by the clock."""
+
+    retention: RetentionSection = RetentionSection()
+    archive: ArchiveSection = ArchiveSection()
+    maintenance: MaintenanceSection = MaintenanceSection()
 
 
 class InfluxSection(Section):

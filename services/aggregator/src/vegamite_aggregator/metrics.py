@@ -162,6 +162,23 @@ OUTBOX_AGE = Gauge(
     "How long the oldest committed record of the process's partitions has waited to be published; 0 without any",
 )
 OUTBOX = Counter("vegamite_aggregator_outbox_records_total", "Committed records published")
+HEADROOM = Gauge(
+    "vegamite_aggregator_partition_headroom_seconds",
+    "The end of the last day that has a table of trades, less now",
+)
+MAINTENANCE_AGE = Gauge(
+    "vegamite_aggregator_maintenance_age_seconds",
+    "Now less the time of the last maintenance that did all it had to; NaN before the first",
+)
+HORIZON_AGE = Gauge(
+    "vegamite_aggregator_horizon_age_seconds",
+    "Now less the least horizon of trades: how far back the market goes that expires last; NaN where nothing expires",
+)
+UPKEEP = Gauge(
+    "vegamite_aggregator_upkeep_total",
+    "What all maintenances of this database did: archived_files, archived_trades, dropped_tables, deleted_candles",
+    ["kind"],
+)
 DISCONTINUITIES = Counter(
     "vegamite_aggregator_discontinuities_total",
     "Times that a partition's stored offset lay before the log's start",

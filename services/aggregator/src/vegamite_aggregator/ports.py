@@ -1,6 +1,6 @@
 """What the aggregator needs of the world besides the bus: a store with one writer a partition, and its outbox."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, TypeAlias
 
@@ -8,8 +8,11 @@ import msgspec
 
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, Wants
+from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey
+from vegamite_aggregator.core.manifest import ArchivedTrade
 from vegamite_aggregator.core.point import Point
+from vegamite_aggregator.core.retention import Retention
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.core.verification import Scope, StoredState
 from vegamite_aggregator.core.written import Series, Slots, Window
@@ -237,4 +240,139 @@ class StoredSeries(Protocol):
 
     def read(self, market: Market, scope: Scope) -> AbstractAsyncContextManager[MarketSeries]:
         """Open what is stored of a known market, all of one instant, until the block's end."""
+        ...
+
+
+class Upkeep(msgspec.Struct, frozen=True):
+    """What the store says of its maintenance: times in microseconds, None where there is none; totals of all runs."""
+
+    tables_until: Micros | None
+    completed_time: Micros | None
+    least_horizon: Micros | None
+    archived_files: int
+    archived_trades: int
+    dropped_tables: int
+    deleted_candles: int
+
+
+class UpkeepView(Protocol):
+    """The store's maintenance, seen by those who watch it."""
+
+    async def upkeep(self) -> Upkeep:
+        """Return what is known of it now; raise `StoreError`."""
+        ...
+
+
+class Move(msgspec.Struct, frozen=True):
+    """A market's horizon before and after a maintenance."""
+
+    market: Market
+    before: Horizon
+    after: Horizon
+
+
+class HeldDay(msgspec.Struct, frozen=True):
+    """A stored day of trades, from `from_time` until before `to_time`, the table it is in, and the markets that have trades there."""
+
+    name: str
+    from_time: Micros
+    to_time: Micros
+    markets: tuple[Market, ...]
+
+
+class MaintenanceStore(Protocol):
+    """The system of record, seen by maintenance. Each method raises `StoreError`, and is one or more whole transactions."""
+
+    def alone(self) -> AbstractAsyncContextManager[bool]:
+        """Give whether no other maintenance is running; none begins until the block's end."""
+        ...
+
+    async def make_ahead(self, event_times: Iterable[Micros]) -> int:
+        """Make the time partitions for trades of these times and their candles; return how many were missing."""
+        ...
+
+    async def plan_moves(
+        self, retention: Retention, *, now: Micros
+    ) -> Mapping[int, Sequence[Move]]:
+        """Return, by partition of the log, the horizons that may move at `now`; nothing is changed."""
+        ...
+
+    async def move(self, partition: int, retention: Retention, *, now: Micros) -> Sequence[Move]:
+        """Move what may move of the partition's horizons, under its fence, whose version is raised: its owner loads anew.
+
+        Gaps below them are given up. All or nothing.
+        """
+        ...
+
+    async def horizons(self) -> Mapping[Market, Horizon]:
+        """Return every stored horizon."""
+        ...
+
+    async def days_before(self, cutoff: Micros) -> Sequence[HeldDay]:
+        """Return the stored days of trades that end at or before `cutoff`, oldest first."""
+        ...
+
+    async def restoring(self) -> Mapping[Market, Sequence[tuple[Micros, Micros]]]:
+        """Return what open jobs bring back."""
+        ...
+
+    def trades(
+        self, market: Market, *, from_time: Micros, to_time: Micros
+    ) -> AsyncIterator[Sequence[ArchivedTrade]]:
+        """Yield the stored trades of [from_time, to_time) in the order of (event time, id), page by page."""
+        ...
+
+    async def covered(
+        self, market: Market, *, from_time: Micros, to_time: Micros
+    ) -> Sequence[tuple[Micros, Micros]]:
+        """Return the parts of [from_time, to_time) in which every trade is claimed to be there."""
+        ...
+
+    async def drop_day(self, day: HeldDay) -> bool:
+        """Drop the day's table, unless it holds something that hasn't expired by now; return whether it is gone."""
+        ...
+
+    async def drop_candles(self, timeframe: Timeframe, *, cutoff: Micros) -> int:
+        """Drop the timeframe's tables that hold nothing but candles opening before `cutoff` and expired; return how many."""
+        ...
+
+    def delete_candles(self, timeframe: Timeframe, *, cutoff: Micros) -> AsyncIterator[int]:
+        """Delete the expired candles that open before `cutoff`, portion by portion; yield how many each had."""
+        ...
+
+    async def note_completed(self, done: "MaintenanceTotals", *, now: Micros) -> None:
+        """Remember that a maintenance did all it had to, and add up what it did."""
+        ...
+
+
+class MaintenanceTotals(msgspec.Struct):
+    """What a maintenance did."""
+
+    partitions_made: int = 0
+    horizons_moved: int = 0
+    archived_files: int = 0
+    archived_trades: int = 0
+    dropped_partitions: int = 0
+    deleted_candles: int = 0
+
+
+class ArchiveError(Exception):
+    """A day can't be archived, or its archive isn't what its manifest says; the text names the file."""
+
+
+class TradeArchive(Protocol):
+    """Where days of trades are kept for good."""
+
+    async def store(
+        self,
+        market: Market,
+        day: Micros,
+        *,
+        trades: AsyncIterator[Sequence[ArchivedTrade]],
+        covered: Sequence[tuple[Micros, Micros]],
+    ) -> int:
+        """Have every one of the day's trades in the archive, read back and found equal; return how many it holds now.
+
+        What is there of the day stays; 0 where nothing had to be written. Raise `ArchiveError`; then what was there is whole.
+        """
         ...

@@ -202,3 +202,15 @@ def test_states_that_wait_are_bounded_and_the_oldest_go_first() -> None:
         [record] = updates.take()
         assert record.candles[0].open_time >= BEGIN + 800 * SECOND
     assert waiting < 200
+
+
+async def test_rows_that_nobody_told_of_go_out_after_a_look() -> None:
+    store, log = Store(), Log()
+    one = publisher(store, log)
+    await one.publish()
+    store.rows += rows(2)
+    await one.publish()
+    assert len(store.rows) == 2, "nobody looked"
+    one.look()
+    await one.publish()
+    assert not store.rows

@@ -106,7 +106,7 @@ async def write_coverage(
     """Write a step's coverage, open spans, gaps and jobs."""
     await _write_spans(connection, changes.markets, keys)
     await _write_open_spans(connection, changes, partition, keys)
-    await _write_gaps(connection, changes.markets, keys)
+    await write_gaps(connection, changes.markets, keys)
     if changes.jobs:
         rows = [_job_values(job, keys) for job in changes.jobs]
         await connection.execute(_WRITE_JOBS, *zip(*rows, strict=True), partition)
@@ -145,9 +145,10 @@ async def _write_open_spans(
         await connection.execute(_WRITE_OPEN_SPANS, *zip(*rows, strict=True), partition)
 
 
-async def _write_gaps(
+async def write_gaps(
     connection: Connection, changes: Mapping[Market, MarketChanges], keys: Mapping[Market, int]
 ) -> None:
+    """Delete, then upsert gaps, each as a whole row."""
     gone = [
         (keys[market], to_datetime(begin))
         for market, change in changes.items()

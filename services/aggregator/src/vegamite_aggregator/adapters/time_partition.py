@@ -99,26 +99,31 @@ class TimePartitions:
         self._names: set[str] = set()
         self._making = asyncio.Lock()
 
-    async def prepare(self, instants: Iterable[Micros]) -> None:
-        """Make what trades of these instants need; raises what asyncpg raises. Not to be called inside a transaction."""
+    async def prepare(self, instants: Iterable[Micros]) -> int:
+        """Make what trades of these instants need; return how many were missing. Not to be called inside a transaction.
+
+        Raises what asyncpg raises.
+        """
         days = {instant // DAY for instant in instants} - self._days
         if not days:
-            return
+            return 0
+        made = 0
         async with self._making:
             for day in sorted(days):
                 for wanted in partitions_of_day(day):
-                    await self._ensure(wanted)
+                    made += await self._ensure(wanted)
                 self._days.add(day)
+        return made
 
     def forget(self) -> None:
         """Look anew at the next need: a partition that was there is gone."""
         self._days.clear()
         self._names.clear()
 
-    async def _ensure(self, wanted: TimePartition) -> None:
+    async def _ensure(self, wanted: TimePartition) -> bool:
         if wanted.name in self._names:
-            return
-        await self._pool.fetchval(
+            return False
+        made = await self._pool.fetchval(
             "SELECT ensure_time_partition($1, $2, $3, $4)",
             wanted.parent,
             wanted.name,
@@ -126,3 +131,4 @@ class TimePartitions:
             wanted.end,
         )
         self._names.add(wanted.name)
+        return bool(made)

@@ -11,6 +11,7 @@ import structlog
 from vegamite_aggregator.adapters.copy_text import trade_lines
 from vegamite_aggregator.adapters.row import Connection
 from vegamite_aggregator.core.intake import TradeBatch, TradeKey, without_stored
+from vegamite_aggregator.core.manifest import ArchivedTrade
 from vegamite_aggregator.metrics import TRADE_BATCHES
 from vegamite_aggregator.ports import Inserted
 from vegamite_common.domain.market import Market
@@ -231,3 +232,26 @@ def _trades_of(rows: Sequence[Any]) -> list[Trade]:
         except InvalidTradeError as error:
             log.error("a stored trade that can't be", trade_id=row["trade_id"], error=str(error))
     return trades
+
+
+_ARCHIVED = """
+    SELECT (extract(epoch FROM event_time) * 1000000)::bigint AS event_time, trade_id, sequence, price::text, amount::text,
+        taker_side, (extract(epoch FROM received_time) * 1000000)::bigint AS received_time, origin, job
+    FROM trade
+    WHERE market_key = $1 AND event_time >= $2 AND event_time < $3 AND (event_time, trade_id) > ($4, $5)
+    ORDER BY trade.event_time, trade_id LIMIT $6
+"""
+
+
+async def archived_trades(
+    connection: Connection, *, market_key: int, from_time: Micros, to_time: Micros
+) -> AsyncIterator[list[ArchivedTrade]]:
+    """Yield all that is stored of the trades of [from_time, to_time), in the order of (event time, id), page by page."""
+    end = to_datetime(to_time)
+    after: tuple[datetime, str] = (to_datetime(from_time), "")
+    while True:
+        rows = await connection.fetch(_ARCHIVED, market_key, after[0], end, *after, _PAGE_ROWS)
+        if not rows:
+            return
+        yield [ArchivedTrade(*row) for row in rows]
+        after = (to_datetime(rows[-1]["event_time"]), rows[-1]["trade_id"])

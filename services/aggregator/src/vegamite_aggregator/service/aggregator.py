@@ -9,9 +9,9 @@ import structlog
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.timing import Timing
 from vegamite_aggregator.metrics import OUTBOX_AGE, PARTITIONS, WAITING_PARTITIONS
-from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError
+from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError, UpkeepView
 from vegamite_aggregator.service.condition import Conditions
-from vegamite_aggregator.service.measure import export_measures
+from vegamite_aggregator.service.measure import export_measures, export_upkeep
 from vegamite_aggregator.service.publisher import Publisher
 from vegamite_aggregator.service.report import Reporter
 from vegamite_aggregator.service.worker import Worker, WorkerOptions
@@ -40,6 +40,7 @@ LAG_COMMIT_SECONDS = 5.0
 MEASURE_SECONDS = 2.0
 HEALTH_SECONDS = 0.5
 OUTBOX_SECONDS = 5.0
+UPKEEP_SECONDS = 30.0
 AHEAD_SECONDS = 3600.0
 AHEAD_DAYS = 2
 UNASSIGNED_SECONDS = 10.0
@@ -74,7 +75,9 @@ class AggregatorService:
         clock: Clock,
         section: AggregatorSection,
         new_log_epoch: bool = False,
+        upkeep: UpkeepView | None = None,
     ) -> None:
+        self._upkeep = upkeep
         self.health = Health("aggregator")
         self._bus = bus
         self._store = store
@@ -108,6 +111,7 @@ class AggregatorService:
                     group.create_task(self._make_partitions_ahead(), name="ahead"),
                     group.create_task(self._keep_measuring(), name="measures"),
                     group.create_task(self._measure_outbox(), name="outbox"),
+                    group.create_task(self._watch_upkeep(), name="upkeep"),
                     group.create_task(self._tell_health(), name="health"),
                 ]
                 self.health.set_ready(ready=True)
@@ -298,6 +302,15 @@ class AggregatorService:
             reason = self._conditions.reason()
             self.health.set_ready(ready=reason is None, reason=reason or "")
             await asyncio.sleep(HEALTH_SECONDS)
+
+    async def _watch_upkeep(self) -> None:
+        """Let the metrics follow what maintenance does, whoever runs it."""
+        while self._upkeep is not None:
+            try:
+                export_upkeep(await self._upkeep.upkeep(), self._clock)
+            except StoreError as error:
+                log.debug("the state of maintenance can't be read", error=str(error))
+            await asyncio.sleep(UPKEEP_SECONDS)
 
     async def _make_partitions_ahead(self) -> None:
         """Make the time partitions of the coming days before their first trade needs them."""

@@ -5,6 +5,7 @@ and then makes the metrics.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import nan
 
 import msgspec
 
@@ -13,6 +14,7 @@ from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.rows import GapRow, StoredCandle
 from vegamite_aggregator.core.state import PartitionState
+from vegamite_aggregator.ports import Upkeep
 from vegamite_common.domain.coverage import GapState
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND, Micros
@@ -144,6 +146,28 @@ def export_measures(measures: Mapping[int, PartitionMeasure], clock: Clock) -> N
         for figures in each.markets():
             markets.setdefault(figures.market.exchange, []).append(figures)
     _export_coverage(markets, age)
+
+
+def export_upkeep(upkeep: Upkeep, clock: Clock) -> None:
+    """Make the metrics say what the store says of its maintenance; lengths of time are the clock's."""
+    now = clock.now()
+    for gauge, length in (
+        (metrics.HEADROOM, _length(now, upkeep.tables_until)),
+        (metrics.MAINTENANCE_AGE, _length(upkeep.completed_time, now)),
+        (metrics.HORIZON_AGE, _length(upkeep.least_horizon, now)),
+    ):
+        gauge.set(length)
+    for kind, total in (
+        ("archived_files", upkeep.archived_files),
+        ("archived_trades", upkeep.archived_trades),
+        ("dropped_tables", upkeep.dropped_tables),
+        ("deleted_candles", upkeep.deleted_candles),
+    ):
+        metrics.UPKEEP.labels(kind).set(total)
+
+
+def _length(begin: Micros | None, end: Micros | None) -> float:
+    return nan if begin is None or end is None else (end - begin) / SECOND
 
 
 def _export_lag(measures: Mapping[int, PartitionMeasure], age: Age) -> None:

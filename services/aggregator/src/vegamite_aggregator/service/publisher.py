@@ -106,6 +106,11 @@ class Publisher:
         if self._rows_wait or self._updates:
             self._wake.set()
 
+    def look(self) -> None:
+        """Look for committed records that nobody told of: of a commit of unknown outcome, or of maintenance."""
+        self._rows_wait = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Publish until cancelled; while store or log are away, try again with growing delays."""
         backoff = Backoff(first_seconds=0.2, limit_seconds=10.0)

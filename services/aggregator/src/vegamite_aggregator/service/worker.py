@@ -264,6 +264,7 @@ class Worker:
         self._refreshed = time.monotonic()
         self.committed_offset = state.next_offset
         self._measure.loaded(state)
+        self._publisher.look()
         return state
 
     async def _skip(self, state: PartitionState, begin: int) -> None:

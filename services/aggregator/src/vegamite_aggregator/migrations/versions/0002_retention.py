@@ -52,6 +52,7 @@ DROP_FUNCTION = """
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '250ms' AS $function$
     DECLARE
         v_series text := CASE p_parent WHEN 'trade' THEN 'trade' WHEN 'candle_1mo' THEN '1M' ELSE substr(p_parent, 8) END;
+        v_bounds text[];
         v_end timestamptz;
         v_needed boolean;
     BEGIN
@@ -59,12 +60,13 @@ DROP_FUNCTION = """
             RAISE EXCEPTION 'not a time-partitioned table: % (%)', p_parent, p_name;
         END IF;
         PERFORM pg_advisory_xact_lock(hashtext(p_name));
-        SELECT (regexp_match(pg_get_expr(part.relpartbound, part.oid), 'TO \\(''([^'']+)''\\)'))[1]::timestamptz INTO v_end
+        SELECT regexp_match(pg_get_expr(part.relpartbound, part.oid), '\\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') INTO v_bounds
         FROM pg_inherits JOIN pg_class part ON part.oid = inhrelid
         WHERE inhparent = to_regclass(quote_ident(p_parent)) AND part.oid = to_regclass(quote_ident(p_name));
-        IF v_end IS NULL THEN
+        IF v_bounds IS NULL THEN
             RETURN 'absent';
         END IF;
+        v_end := v_bounds[2]::timestamptz;
         IF NOT EXISTS (SELECT FROM horizon WHERE series = v_series AND horizon_time >= v_end) THEN
             RETURN 'needed';
         END IF;
@@ -81,7 +83,10 @@ DROP_FUNCTION = """
                 SELECT FROM met WHERE met.market_key IS NOT NULL AND NOT EXISTS (
                     SELECT FROM horizon WHERE horizon.market_key = met.market_key AND series = $1 AND horizon_time >= $2))
         $query$, p_name) INTO v_needed USING v_series, v_end;
-        IF v_needed THEN
+        -- Who brings something back has stored it together with the job's row, and waits for our lock from now on.
+        IF v_needed OR EXISTS (
+            SELECT FROM job WHERE state = 'open' AND restores_from < v_end AND restores_to > v_bounds[1]::timestamptz
+        ) THEN
             RETURN 'needed';
         END IF;
         EXECUTE format('DROP TABLE %I', p_name);
