@@ -33,6 +33,7 @@ from vegamite_common.messages.trades import (
     decode_trades,
 )
 from vegamite_common.runtime.clock import Clock, SystemClock
+from vegamite_common.runtime.health import Health
 from vegamite_common.runtime.lifecycle import Resources, Stop
 
 
@@ -112,6 +113,7 @@ class Rig:
     stop: Stop
     task: asyncio.Task[None]
     clock: Clock
+    health: Health
 
     async def finish(self) -> None:
         self.stop.request()
@@ -235,7 +237,7 @@ async def open_rig(
             ]
             task = asyncio.create_task(service.run(stop))
             try:
-                yield Rig(bus, pool, ledger, stop, task, clock)
+                yield Rig(bus, pool, ledger, stop, task, clock, service.health)
             finally:
                 stop.request()
                 await asyncio.wait({task}, timeout=20)

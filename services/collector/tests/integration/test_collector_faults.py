@@ -146,3 +146,22 @@ async def test_whatever_happens_no_claim_is_false_and_no_trade_is_missing_in_the
                 missing = {str(t.trade_id) for t in told} - set(ledger.of(market))
                 assert missing == set(), f"{market.key} after {done}"
             assert ledger.kinds(SpanClosed)
+
+
+@pytest.mark.timeout(120)
+async def test_a_log_that_takes_nothing_is_a_reason_not_to_be_ready_until_it_does(
+    rig: Callable[..., Any],
+) -> None:
+    bus = FlakyBus(random.Random(1), clock=SystemClock(), partitions=2)
+    async with rig({"collector": {"heartbeat_ms": 200}}, bus=bus, partitions=2) as running:
+        await eventually(lambda: running.health.ready().ok)
+        bus.flaky.share = 1.0
+
+        def unready() -> None:
+            state = running.health.ready()
+            assert not state.ok
+            assert "the log doesn't take records (partitions 0, 1): the outcome is" in state.reason
+
+        await eventually(unready, timeout_s=40)
+        bus.flaky.share = 0.0
+        await eventually(lambda: running.health.ready().ok, timeout_s=40)

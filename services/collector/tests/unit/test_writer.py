@@ -56,6 +56,21 @@ async def test_what_was_claimed_last_is_known_over_a_failed_write(
         assert writer.claimed_through == claimed
 
 
+async def test_heartbeats_tell_when_the_log_last_took_something_and_why_it_does_not(
+    running_writer: Callable[..., Any],
+) -> None:
+    async with running_writer() as (writer, producer, clock):
+        clock.instant += 60 * SECOND
+        await eventually(lambda: writer.acknowledged_time == clock.now())
+        producer.failing = True
+        clock.instant += 60 * SECOND
+        await eventually(lambda: writer.fault == "away")
+        assert writer.acknowledged_time == clock.now() - 60 * SECOND
+        producer.failing = False
+        await eventually(lambda: writer.acknowledged_time == clock.now())
+        assert writer.fault == ""
+
+
 async def test_nothing_is_claimed_before_the_first_acknowledgement_proved_the_clocks(
     running_writer: Callable[..., Any],
 ) -> None:

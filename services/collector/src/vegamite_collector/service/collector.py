@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 0.25
 FLUSH_SECONDS = 10.0
 SKEW_LEAVE_SECONDS = 60.0
+UNREADY_SECONDS = 10.0
+"""For so long (real seconds) the log may acknowledge nothing, not even heartbeats, before the process isn't ready."""
 
 
 @dataclass
@@ -206,7 +208,7 @@ class CollectorService:
             # Heartbeats go to every partition held, markets or not.
             self._hold_partitions(group, held)
             return
-        self.health.set_ready(ready=True)
+        self._tell_health()
         seen = (held, self._tracked.version)
         if seen == self._seen:
             return
@@ -232,6 +234,23 @@ class CollectorService:
         self._count_tracked(in_use)
         await self._sources.keep_only(in_use)
         self._seen = seen
+
+    def _tell_health(self) -> None:
+        """Be ready unless the log has acknowledged nothing for a partition that is held, for too long."""
+        limit = self._clock.now() - self._clock.span(UNREADY_SECONDS)
+        silent = {
+            partition: part.writer.fault
+            for partition, part in sorted(self._partitions.items())
+            if part.writer.acknowledged_time < limit
+        }
+        if not silent:
+            self.health.set_ready(ready=True)
+            return
+        named = ", ".join(map(str, silent))
+        fault = next((text for text in silent.values() if text), "no answer")
+        self.health.set_ready(
+            ready=False, reason=f"the log doesn't take records (partitions {named}): {fault}"
+        )
 
     def _hold_partitions(self, group: asyncio.TaskGroup, held: frozenset[int]) -> None:
         for partition in sorted(held - self._partitions.keys()):

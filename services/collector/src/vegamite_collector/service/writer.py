@@ -84,6 +84,10 @@ class PartitionWriter:
         self.last_claim: Micros | None = None
         self.claimed_through: Micros = clock.now()
         """Where the last claim ended, under whichever name; before the first, when this writer began."""
+        self.acknowledged_time: Micros = clock.now()
+        """When the log last acknowledged something; before that, when this writer began. Heartbeats make it a young one."""
+        self.fault = ""
+        """Why the last write failed; empty where it didn't."""
         self._producer = producer
         self._clock = clock
         self._section = section
@@ -275,6 +279,7 @@ class PartitionWriter:
                 await self._clock.sleep(self._backoff.next_delay())
                 continue
             self._backoff.reset()
+            self.acknowledged_time, self.fault = self._clock.now(), ""
             metrics.RECORDS.inc(len(batch))
             self._compare_clocks(
                 sent_time=sent_time,
@@ -284,6 +289,7 @@ class PartitionWriter:
 
     def _start_anew(self, error: BusError) -> None:
         metrics.PRODUCE_FAILURES.inc()
+        self.fault = str(error)
         log.warning(
             "writing to the log failed",
             partition=self.partition,
