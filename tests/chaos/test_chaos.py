@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,31 @@ def test_whatever_is_killed_stopped_or_cut_what_is_stored_is_what_the_log_has() 
     assert done.stdout.splitlines()[-1].startswith(
         f"chaos PASSED: seed {SEED}, {ROUNDS} of {ROUNDS}"
     )
+
+
+_APPLY_ALL = """
+from pathlib import Path
+from tests.chaos.aggregator_process import tell_phases
+from tests.chaos.control import Control
+from tests.chaos.mutation import MUTATIONS
+words = Control(Path({path!r}))
+tell_phases(words)
+for mutate in MUTATIONS.values():
+    mutate(words)
+"""
+
+
+def test_phases_and_mutations_find_in_the_aggregator_what_they_are_tied_to(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _APPLY_ALL.format(path=str(tmp_path / "words"))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
 
 
 def _result(*, hits: int = 10, failure: str = "", mutated: int = 0) -> Result:
