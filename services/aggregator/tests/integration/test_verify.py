@@ -11,7 +11,7 @@ from vegamite_aggregator.core.verification import LONG, Difference, Scope
 from vegamite_aggregator.service import verify
 from vegamite_aggregator.service.verify import Compared, verify_market
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, HOUR, SECOND, Micros, parse_time
+from vegamite_common.domain.time import DAY, HOUR, SECOND, Micros, from_datetime, parse_time
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.status import Revised
@@ -63,7 +63,16 @@ async def filled(
 ) -> Any:
     """A rig with a market of nine days, some trades in each, covered for most of them, and a part still in progress."""
     rig = await make_rig()
-    await rig.start()
+    running = await rig.start()
+
+    async def restart(statement: str = "SELECT 1", *arguments: Any) -> None:
+        """Stop the aggregator, change something, start another."""
+        await running.stop()
+        rig.forget(running)
+        await rig.pool.execute(statement, *arguments)
+        await rig.start()
+
+    rig.restart = restart
     days = [
         trade
         for day in range(9)
@@ -331,3 +340,62 @@ async def test_a_rebuild_of_one_day_takes_the_days_beside_it_by_their_trades_whe
         if one.timeframe in LONG and one.open_time <= day < one.timeframe.close_time(one.open_time)
     }
     assert wrong == set()
+
+
+async def test_rows_that_no_trades_can_give_stop_nobody_and_are_right_once_a_trade_meets_them(
+    filled: Any,
+) -> None:
+    """Each start of an aggregator would else meet the candle in progress, and each late trade the final one."""
+    broken = "UPDATE candle SET low = high + 1, trade_count = 0 WHERE timeframe = ANY($1)"
+    spoilt = ["1s", "5m", "1h", "1d", "1w", "1M"]
+    await filled.pool.execute(broken, spoilt)
+    latest, late = filled.unique[-1], filled.unique[200]
+    met = [
+        Trade(**{**_fields(latest), "trade_id": "now"}),
+        Trade(**{**_fields(late), "trade_id": "late", "price": late.price + 1}),
+    ]
+    await filled.restart()
+    await filled.publish(*records(met))
+    await filled.settled()
+    accused = {(one.timeframe, one.open_time) for one in await compare(filled)}
+    touched = {
+        (timeframe, timeframe.open_time(trade.event_time))
+        for trade in met
+        for timeframe in Timeframe
+    }
+    assert accused & touched == set()
+    assert {timeframe for timeframe, _ in accused} <= set(map(Timeframe, spoilt))
+    assert Timeframe.D1 in {timeframe for timeframe, _ in accused}
+
+
+async def test_where_trades_have_expired_a_broken_candle_is_made_of_its_parts(filled: Any) -> None:
+    day = TODAY - 4 * DAY
+    await filled.restart(
+        """
+        INSERT INTO horizon (market_key, series, horizon_time)
+        SELECT market_key, 'trade', to_timestamp($1) FROM market WHERE symbol = 'BTC/USD'
+        """,
+        (TODAY - 2 * DAY) // SECOND,
+    )
+    good = await filled.rows("candle", "revision", "updated_at", "as_of")
+    await filled.pool.execute(
+        "UPDATE candle SET volume = -1 WHERE timeframe = '1d' AND open_time = to_timestamp($1)",
+        day // SECOND,
+    )
+    await filled.pool.execute("UPDATE candle SET high = high + 1 WHERE timeframe = '1M'")
+    await filled.publish(
+        Rebuild(
+            exchange=MARKET.exchange,
+            symbol=MARKET.symbol,
+            from_time=TODAY - DAY,
+            to_time=TODAY,
+        )
+    )
+    await filled.settled()
+    after = await filled.rows("candle", "revision", "updated_at", "as_of")
+    # The month is right again; the day itself is none that was asked for.
+    assert [row["open_time"] for row in after if row not in good] == [
+        row["open_time"]
+        for row in good
+        if row["timeframe"] == "1d" and from_datetime(row["open_time"]) == day
+    ]

@@ -135,13 +135,24 @@ def collect_stored(candles: Candles, market: Market, found: Iterable[StoredCandl
     candles.setdefault(market, {}).update((stored.key, stored) for stored in found)
 
 
-async def collect(candles: Candles, rows: Iterable[Any], markets: Mapping[int, Market]) -> None:
-    """Add rows of `candle` to `candles`, letting others on the loop have their turn; the same row may come again."""
+async def collect(
+    candles: Candles, rows: Iterable[Any], markets: Mapping[int, Market]
+) -> list[Any]:
+    """Add rows of `candle` to `candles`, letting others on the loop have their turn; the same row may come again.
+
+    Return the rows that no trades can give, which are left out.
+    """
+    broken: list[Any] = []
     for number, row in enumerate(rows, start=1):
-        stored = stored_candle(row)
+        try:
+            stored = stored_candle(row)
+        except (ValueError, ArithmeticError):
+            broken.append(row)
+            continue
         candles.setdefault(markets[row["market_key"]], {})[stored.key] = stored
         if number % _COLLECT_ROWS == 0:
             await asyncio.sleep(0)
+    return broken
 
 
 async def open_candles(

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 
 from vegamite_aggregator.adapters import candle_table, coverage_table
+from vegamite_aggregator.adapters.broken_candle import CandleMender
 from vegamite_aggregator.adapters.fence import (
     STORE_FAULTS,
     advance,
@@ -20,7 +21,7 @@ from vegamite_aggregator.adapters.horizon_table import read_horizons
 from vegamite_aggregator.adapters.log_table import ensure_epoch
 from vegamite_aggregator.adapters.market_table import MarketTable, describe, description
 from vegamite_aggregator.adapters.outbox_table import write_outbox
-from vegamite_aggregator.adapters.rebuild_range import RebuildReader
+from vegamite_aggregator.adapters.rebuild_range import candles_of_range, fold_range
 from vegamite_aggregator.adapters.row import (
     Connection,
     gap_row,
@@ -38,7 +39,7 @@ from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
 from vegamite_aggregator.core.fold import TradeFold
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.intake import TradeBatch, TradeKey
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.ports import Inserted, Step, StoreError
 from vegamite_common.bus.partition import partition_for
@@ -210,6 +211,8 @@ class PostgresStep:
         self._connection = connection
         self._state = state
         self._keys = store.market_table.keys
+        self._batches: Sequence[TradeBatch] = ()
+        self._stored: Set[TradeKey] = frozenset()
         self.written = False
 
     async def markets(self, markets: Sequence[Market]) -> Mapping[Market, MarketState]:
@@ -218,12 +221,14 @@ class PostgresStep:
 
     async def insert_trades(self, batches: Sequence[TradeBatch]) -> Inserted:
         """Insert those trades that aren't stored yet."""
-        return await self._store.trade_table.insert(
+        inserted = await self._store.trade_table.insert(
             self._connection,
             partition=self._state.partition,
             batches=batches,
             keys=self._keys,
         )
+        self._batches, self._stored = batches, inserted.stored
+        return inserted
 
     async def load(self, wants: Wants) -> Loaded:
         """Read what is wanted, a query for each timeframe or range."""
@@ -235,19 +240,19 @@ class PostgresStep:
             found = await candle_table.open_candles(
                 self._connection, wants.open_candles, self._keys
             )
-            await candle_table.collect(opened, found, names)
+            await self._collect(opened, found)
         if wants.keys:
             rows = await candle_table.candles_by_key(self._connection, wants.keys, self._keys)
-            await candle_table.collect(candles, rows, names)
+            await self._collect(candles, rows)
         if wants.incomplete:
             rows = await candle_table.incomplete_candles(
                 self._connection, wants.incomplete, self._keys
             )
-            await candle_table.collect(candles, rows, names)
+            await self._collect(candles, rows)
         if wants.released:
             held = await self._held(wants)
             release_rest = len(held) > wants.release_limit
-            await candle_table.collect(candles, held[: wants.release_limit], names)
+            await self._collect(candles, held[: wants.release_limit])
         rebuilt = [await self._rebuild(wanted, candles) for wanted in wants.rebuilds]
         jobs = await coverage_table.read_jobs(self._connection, wants.jobs) if wants.jobs else []
         return Loaded(
@@ -268,14 +273,37 @@ class PostgresStep:
 
     async def _rebuild(self, wanted: RebuildRange, candles: candle_table.Candles) -> TradeFold:
         market_key = self._keys[wanted.market]
-        reader = RebuildReader(
-            self._connection,
-            market_key=market_key,
-            contract=self._state.markets[wanted.market].contract,
-            trades_from=self._state.horizon(wanted.market).whole_day,
+        found = await candles_of_range(
+            self._connection, wanted, market_key=market_key, mender=self._mender(wanted.market)
         )
-        candle_table.collect_stored(candles, wanted.market, await reader.candles(wanted))
-        return await reader.fold(wanted)
+        candle_table.collect_stored(candles, wanted.market, found)
+        contract = self._state.markets[wanted.market].contract
+        return await fold_range(self._connection, wanted, market_key=market_key, contract=contract)
+
+    async def _collect(self, candles: candle_table.Candles, rows: Iterable[Any]) -> None:
+        """Add rows to `candles`, those that no trades can give with what they should say."""
+        names = self._store.market_table.markets
+        for row in await candle_table.collect(candles, rows, names):
+            market = names[row["market_key"]]
+            mended = await self._mender(market).mend(row)
+            if mended is not None:
+                candle_table.collect_stored(candles, market, [mended])
+
+    def _mender(self, market: Market) -> CandleMender:
+        return CandleMender(
+            self._connection,
+            market,
+            market_key=self._keys[market],
+            contract=self._state.markets[market].contract,
+            trades_from=self._state.horizon(market).trades,
+            new={
+                key
+                for batch in self._batches
+                if batch.market == market
+                for trade in batch.trades
+                if (key := (market, trade.event_time, trade.trade_id)) not in self._stored
+            },
+        )
 
     async def write(self, changes: Changes) -> None:
         """Write all changes and the fence's next version."""
