@@ -32,7 +32,7 @@ from vegamite_common.messages.trades import TradesRecord, decode_trades
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 
-POLL_RECORDS = {"line": 2_000, "burst": 200}
+POLL_RECORDS = {"line": 1_000, "burst": 200}
 """Most records that the reader is asked for at once: no more than the processor's cache holds."""
 
 FOLD_TRADES = 20_000
