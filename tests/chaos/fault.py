@@ -63,16 +63,19 @@ def plans(rng: random.Random) -> Iterator[Plan]:
         if not phases:
             phases = [*PHASES]
             rng.shuffle(phases)
-        kind, phase = kinds.pop(), phases.pop()
-        if kind in ("lose postgres answers", "stall postgres, then cut") and rng.random() < 0.7:
-            phase = "commit"
+        kind = kinds.pop()
+        aimed = rng.random() < AIMED
+        # Commits of unknown outcome are worth more than a phase's fair share, and take from none.
+        unknown = kind in ("lose postgres answers", "stall postgres, then cut")
+        at_commit = unknown and rng.random() < 0.7
+        phase = "commit" if at_commit or not aimed else phases.pop()
         yield Plan(
             kind=kind,
             target=rng.randrange(2),
             phase=phase,
             point=_point(rng, kind, phase),
             countdown=1 if phase == "copy" else rng.randint(1, 12),
-            aimed=rng.random() < AIMED,
+            aimed=aimed,
             delay=rng.uniform(0.1, 1.2),
             length=rng.uniform(3.0, 5.0) if kind.endswith("long") else rng.uniform(0.1, 1.2),
             number=rng.randrange(3),
