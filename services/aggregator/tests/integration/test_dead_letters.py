@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import DEAD_LETTERS, TRADES
 from vegamite_common.domain.market import Market
@@ -133,3 +134,34 @@ async def test_a_limit_of_nothing_lets_nothing_pass(
     assert await offset(rig, 0) == 1
     assert await rig.messages(DEAD_LETTERS) == []
     assert await rig.rows("outbox") == []
+
+
+async def test_letters_that_wait_go_along_into_a_log_of_another_size(
+    make_rig: Callable[..., Any], trades: Callable[..., list[Trade]]
+) -> None:
+    rig = await make_rig(partitions=PARTITIONS)
+    running = await rig.start()
+    for partition in range(PARTITIONS):
+        await rig.publish(record(market_of(partition), trades(count=3)))
+    await rig.settled()
+    await running.stop()
+    rig.forget(running)
+    await rig.pool.execute(
+        "INSERT INTO outbox (partition, topic, key, value) VALUES (1, $1, NULL, 'one'), (0, $1, NULL, 'two')",
+        DEAD_LETTERS,
+    )
+    await rig.new_log(partitions=1)
+    await rig.start(new_log_epoch=True)
+    await rig.becomes("SELECT NOT EXISTS (SELECT FROM outbox)")
+    assert sorted(message.value for message in await rig.messages(DEAD_LETTERS)) == [b"one", b"two"]
+
+
+async def test_the_outbox_is_as_old_as_the_oldest_record_of_our_partitions(rig: Any) -> None:
+    outbox = PostgresOutbox(rig.pool)
+    assert await outbox.age([0, 1, 2]) == 0
+    await rig.pool.execute(
+        "INSERT INTO outbox (partition, topic, value, created_time) SELECT partition, 'topic', '', now() - seconds * interval '1 s'"
+        " FROM unnest(ARRAY[0, 0, 1, 2], ARRAY[50, 30, 100, 1000]) AS given (partition, seconds)"
+    )
+    for partitions, age in (([0], 50), ([0, 1], 100), ([1], 100), ([3], 0), ([], 0)):
+        assert age <= await outbox.age(partitions) < age + (30 if age else 1), partitions
