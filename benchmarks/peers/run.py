@@ -13,6 +13,7 @@ tables.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=[], help="names of programs")
     given = parser.parse_args(arguments)
+    # A new topic has no leader for a moment: the producer says so for each partition, and tries again.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     # What this shares with the benchmark of the whole path lies beside this folder.
     sys.path.append(str(HERE.parent))
     try:
