@@ -11,7 +11,7 @@ from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.demand import IncompleteRange, OpenCandles, Wants
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import HOUR, MINUTE, SECOND, from_datetime
+from vegamite_common.domain.time import HOUR, MINUTE, SECOND, from_datetime, to_datetime
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.trades import SpanOpened, TradesRecord
@@ -146,3 +146,35 @@ async def test_a_new_owner_closes_the_candles_of_a_quiet_market_on_time(
     await rig.settled()
     assert await rig.pool.fetchval("SELECT bool_and(revision = 0) FROM candle")
     assert len(await candles(rig, QUIET, "final")) > len(before)
+
+
+async def test_a_partition_begins_with_gaps_that_wait_and_those_filled_ones_that_touch_them(
+    rig: Any, store: PostgresCandleStore
+) -> None:
+    key = await rig.pool.fetchval(ENSURE, EMPTY.exchange, EMPTY.symbol)
+    states = [
+        "filled",
+        "filled",
+        "open",
+        "filled",
+        "filled",
+        "unfillable",
+        "filled",
+        "open",
+        "open",
+        "filled",
+    ]
+    noon = rig.clock.now()
+    begins = [noon + at * MINUTE for at in range(len(states))]
+    ends = [at + (MINUTE if number != 6 else MINUTE // 2) for number, at in enumerate(begins)]
+    await rig.pool.executemany(
+        "INSERT INTO gap (market_key, from_time, to_time, cause, state, reason, opened_time)"
+        " VALUES ($1, $2, $3, 'silence', $4, $5, $2)",
+        [
+            (key, to_datetime(begin), to_datetime(end), state, "gone" if "un" in state else None)
+            for begin, end, state in zip(begins, ends, states, strict=True)
+        ],
+    )
+    gaps = (await store.load(0, begin_offset=0)).markets[EMPTY].gaps
+
+    assert sorted(gaps) == [begins[number] for number in (1, 2, 3, 5, 7, 8, 9)]

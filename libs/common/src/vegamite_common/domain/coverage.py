@@ -117,6 +117,11 @@ class SpanSet:
         """Whether one instant is in the set."""
         return self.covers(instant, instant + 1)
 
+    def reach(self, instant: Micros) -> Micros:
+        """Return the end of the span that holds an instant; the instant itself where none does."""
+        at = bisect_right(self._starts, instant) - 1
+        return max(instant, self._ends[at]) if at >= 0 else instant
+
     def within(self, from_time: Micros, to_time: Micros) -> "SpanSet":
         """Return the part of the set that lies inside [from_time, to_time)."""
         inside = SpanSet()

@@ -14,12 +14,19 @@ _OPEN_SPANS = "SELECT * FROM open_span WHERE partition = $1"
 _OPEN_JOBS = "SELECT * FROM job WHERE partition = $1 AND state = 'open'"
 _JOBS = "SELECT * FROM job WHERE job = ANY($1::text[])"
 
-# A filled gap stays interesting while it touches one that is still open: they may be parts of one hole.
+# A filled gap stays interesting while it touches one that is still open: they may be parts of one hole. Rows never overlap, so
+# only the next one and the one before can touch; the many other filled ones aren't looked at.
 _GAPS = """
-    SELECT * FROM gap g WHERE market_key = ANY($1::int[]) AND (
-        state <> 'filled' OR EXISTS (
-            SELECT FROM gap o WHERE o.market_key = g.market_key AND o.state = 'open'
-                AND o.from_time <= g.to_time AND o.to_time >= g.from_time))
+    SELECT * FROM gap WHERE market_key = ANY($1::int[]) AND state <> 'filled'
+    UNION
+    SELECT n.* FROM gap o JOIN gap n ON n.market_key = o.market_key AND n.from_time = o.to_time
+    WHERE o.market_key = ANY($1::int[]) AND o.state = 'open' AND n.state = 'filled'
+    UNION
+    SELECT b.* FROM gap o, LATERAL (
+        SELECT * FROM gap p WHERE p.market_key = o.market_key AND p.from_time < o.from_time
+        ORDER BY p.from_time DESC LIMIT 1
+    ) b
+    WHERE o.market_key = ANY($1::int[]) AND o.state = 'open' AND b.state = 'filled' AND b.to_time = o.from_time
     ORDER BY from_time
 """
 

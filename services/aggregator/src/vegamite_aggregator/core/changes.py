@@ -60,7 +60,8 @@ class Changes(msgspec.Struct, frozen=True):
     """All that one step changes; upserts are whole rows. Delete before upserting: a key may be in both.
 
     Written with the fence row: `version` + 1, `epoch`, `next_offset`, `last_append_time`, `set_apart` (None: as it was). `changed` says whether anything
-    differs, the offset included: a step without it needs no commit.
+    differs, the offset included: a step without it needs no commit. `open_spans_extended` is for memory alone: how far a
+    span reaches is what the market's coverage says.
     """
 
     epoch: int
@@ -70,6 +71,7 @@ class Changes(msgspec.Struct, frozen=True):
     markets: Mapping[Market, MarketChanges] = {}
     open_spans: Sequence[OpenSpan] = ()
     open_spans_deleted: Sequence[tuple[str, Market]] = ()
+    open_spans_extended: Sequence[OpenSpan] = ()
     jobs: Sequence[Job] = ()
     outbox: Sequence[OutboxRecord] = ()
     set_apart: SetApart | None = None

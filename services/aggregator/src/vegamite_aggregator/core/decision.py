@@ -1,6 +1,6 @@
 """The last pure word of a step: all rows and records that follow from what was read, inserted and loaded."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -32,6 +32,9 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
     with exactly():
         for market in _concerned(state, plan, loaded):
             ledger = plan.ledger.markets.get(market) or MarketLedger(state.markets[market])
+            if _only_covered(state.markets[market], ledger, plan.deltas, loaded, market):
+                markets[market] = _with_coverage(MarketChanges(), state.markets[market], ledger)
+                continue
             settlement = _settle(state, market, ledger, plan, loaded, now)
             gaps = _gaps(state.markets[market], ledger, state.horizon(market).trades, now)
             changes = _market_changes(state.markets[market], ledger, settlement, gaps)
@@ -47,7 +50,7 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
     outbox += publish_dead_letters(
         plan.intake.refused, epoch=state.epoch, partition=state.partition
     )
-    open_spans, open_spans_deleted = _open_spans(state, plan.ledger.open_spans)
+    open_spans, extended, open_spans_deleted = _open_spans(state, plan.ledger.open_spans)
     jobs = _jobs(state, plan, loaded, now)
     offered = sum(len(batch.trades) for batch in plan.intake.trades)
     return Changes(
@@ -62,6 +65,7 @@ def decide(state: PartitionState, plan: Plan, loaded: Loaded, *, now: Micros) ->
         markets=markets,
         open_spans=open_spans,
         open_spans_deleted=open_spans_deleted,
+        open_spans_extended=extended,
         jobs=jobs,
         outbox=outbox,
         set_apart=state.set_apart.plus(
@@ -84,11 +88,31 @@ def _concerned(state: PartitionState, plan: Plan, loaded: Loaded) -> Iterable[Ma
     concerned = dict.fromkeys((*plan.deltas, *plan.ledger.markets, *loaded.candles))
     limit = None if plan.log_time is None else plan.log_time - plan.timing.grace
     for market, market_state in state.markets.items():
-        start = market_state.history_from
-        unprojected = start is not None and start != market_state.projected_from
-        if unprojected or (limit is not None and market_state.next_close() <= limit):
+        if market_state.unprojected or (limit is not None and market_state.next_close() <= limit):
             concerned[market] = None
     return concerned
+
+
+def _only_covered(
+    state: MarketState,
+    ledger: MarketLedger,
+    deltas: Container[Market],
+    loaded: Loaded,
+    market: Market,
+) -> bool:
+    """Whether nothing follows but longer coverage: the common case, each second for each quiet market."""
+    return not (
+        ledger.coverage is ledger.before
+        or market in deltas
+        or market in loaded.candles
+        or ledger.rebuilds
+        or ledger.restored
+        or ledger.reshaped
+        or ledger.recovered
+        or ledger.unfillable
+        or state.unprojected
+        or state.candles
+    )
 
 
 def _settle(
@@ -205,9 +229,17 @@ def _has_rows(changes: MarketChanges) -> bool:
 
 def _open_spans(
     state: PartitionState, after: Mapping[tuple[str, Market], OpenSpan]
-) -> tuple[list[OpenSpan], list[tuple[str, Market]]]:
-    changed = [span for key, span in after.items() if state.open_spans.get(key) != span]
-    return changed, [key for key in state.open_spans if key not in after]
+) -> tuple[list[OpenSpan], list[OpenSpan], list[tuple[str, Market]]]:
+    """Return the spans that are new, those that only reach further, and the keys of those that are gone."""
+    new: list[OpenSpan] = []
+    extended: list[OpenSpan] = []
+    for key, span in after.items():
+        before = state.open_spans.get(key)
+        if before is None or before.from_time != span.from_time:
+            new.append(span)
+        elif before.to_time != span.to_time:
+            extended.append(span)
+    return new, extended, [key for key in state.open_spans if key not in after]
 
 
 def _jobs(state: PartitionState, plan: Plan, loaded: Loaded, now: Micros) -> list[Job]:

@@ -4,7 +4,6 @@ The coverage of an open span is [from, to): `to` begins at `from` and follows it
 `span_opened` means nothing while the span is open; heartbeats of a writer without one claim nothing.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
 from msgspec.structs import replace
@@ -45,7 +44,7 @@ class MarketLedger:
         self.coverage: SpanSet = state.coverage
         self.end_causes = state.end_causes
         self.unfillable: list[Unfillable] = []
-        self.recovered: Counter[Micros] = Counter()
+        self.recovered: dict[Micros, int] = {}
         self.late_in_coverage = 0
         self.reshaped = False
         self.rebuilds: list[tuple[Micros, Micros]] = []
@@ -134,7 +133,7 @@ class Ledger:
                     and earliest < gap.to_time
                     and gap.state is not GapState.FILLED
                 ):
-                    ledger.recovered[gap.from_time] += sum(
+                    ledger.recovered[gap.from_time] = ledger.recovered.get(gap.from_time, 0) + sum(
                         gap.from_time <= time < gap.to_time for time in times
                     )
 

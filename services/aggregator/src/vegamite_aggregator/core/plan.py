@@ -18,7 +18,7 @@ from vegamite_aggregator.core.tally import Tally, exactly, merge
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.coverage import Span, SpanSet
 from vegamite_common.domain.market import Contract, Market
-from vegamite_common.domain.time import DAY, Micros
+from vegamite_common.domain.time import DAY, MINUTE, SECOND, Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Trade
 from vegamite_common.messages.candles import RevisionReason
@@ -155,8 +155,10 @@ def _wants(
     for market, changed in ledger.markets.items():
         if changed.coverage is not changed.before:
             incomplete += _incomplete(market, state.markets[market], changed)
-        rebuilds += _rebuilds(market, changed.rebuilds, state.horizon(market))
-        rebuilds += _restored(market, changed.restored, state.horizon(market))
+        if changed.rebuilds:
+            rebuilds += _rebuilds(market, changed.rebuilds, state.horizon(market))
+        if changed.restored:
+            rebuilds += _restored(market, changed.restored, state.horizon(market))
     return Wants(
         open_candles=tuple(_open_candles(state, ledger, past)),
         keys=keys,
@@ -196,6 +198,12 @@ def _incomplete(
         if changed.before.covers(span.from_time, span.to_time):
             continue
         for hole in changed.before.missing(span.from_time, span.to_time):
+            begin = hole.from_time
+            if (
+                state.incomplete_before <= begin - begin % SECOND
+                and span.to_time < begin + -begin % MINUTE
+            ):
+                continue  # the common case, each second for each market: no candle but of one second can end in there
             for timeframe in Timeframe:
                 from_time = max(timeframe.open_time(hole.from_time), span.from_time)
                 to_time = min(

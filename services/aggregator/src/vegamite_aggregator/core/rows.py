@@ -35,7 +35,10 @@ class StoredCandle(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenSpan(msgspec.Struct, frozen=True):
-    """A row of `open_span`: coverage that a writer's heartbeats extend; empty while `to_time` equals `from_time`."""
+    """A row of `open_span`: coverage that a writer's heartbeats extend; empty while `to_time` equals `from_time`.
+
+    The row is written once, when the span opens: up to where it was extended is read from the coverage that it lies in.
+    """
 
     writer: str
     market: Market

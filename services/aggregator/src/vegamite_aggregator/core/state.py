@@ -8,6 +8,8 @@ needed of them is read again on demand.
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER, NOTHING, CandleCache
 from vegamite_aggregator.core.demand import Loaded, Wants
@@ -93,6 +95,11 @@ class MarketState:
     def incomplete(self) -> Iterable[CandleKey]:
         """Keys of those in memory that are final, held by no job, and not complete."""
         return self._cache.incomplete
+
+    @property
+    def unprojected(self) -> bool:
+        """Whether the gaps have yet to be projected with the start of tracking as it is now."""
+        return self.history_from is not None and self.history_from != self.projected_from
 
     def resident_from(self, timeframe: Timeframe) -> Micros:
         """Return the open time from which on every stored candle of the timeframe is in memory."""
@@ -197,9 +204,12 @@ class PartitionState:
         self.version = version
         self.next_offset = next_offset
         self.last_append_time = last_append_time
-        self.open_spans = {(span.writer, span.market): span for span in open_spans}
         self.jobs = {job.job: job for job in jobs}
         self.markets: dict[Market, MarketState] = dict(markets or {})
+        self.open_spans: dict[tuple[str, Market], OpenSpan] = {}
+        for span in open_spans:
+            reached = self.markets[span.market].coverage.reach(span.from_time)
+            self.open_spans[span.writer, span.market] = replace(span, to_time=reached)
         self.set_apart = set_apart or SetApart()
         self.horizons: Mapping[Market, Horizon] = dict(horizons or {})
         self.resident_candles = 0
@@ -238,7 +248,7 @@ class PartitionState:
         self.set_apart = changes.set_apart or self.set_apart
         for key in changes.open_spans_deleted:
             self.open_spans.pop(key, None)
-        for span in changes.open_spans:
+        for span in (*changes.open_spans, *changes.open_spans_extended):
             self.open_spans[(span.writer, span.market)] = span
         for job in changes.jobs:
             if job.state == "open":
