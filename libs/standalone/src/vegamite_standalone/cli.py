@@ -38,6 +38,7 @@ class ArchiveFormat(StrEnum):
     """What archives may be."""
 
     BINANCE_AGGTRADES = "binance-aggtrades"
+    VEGAMITE_PARQUET = "vegamite-parquet"
 
 
 ConfigOption = Annotated[
@@ -151,10 +152,17 @@ def _one_of(*, data_dir: Path | None, config: Path | None) -> None:
 @app.command("import")
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Archives; plain, .gz or .zip.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Archives: plain, .gz or .zip; or the Parquet files of [aggregator.archive].",
+        ),
     ],
     *,
-    market: Annotated[str, typer.Option(metavar="MARKET", help="As binance:XRP/ETH.")],
+    market: Annotated[
+        str | None,
+        typer.Option(metavar="MARKET", help="As binance:XRP/ETH; Parquet files know theirs."),
+    ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         ArchiveFormat, typer.Option("--format", help="What the files hold.")
     ],
@@ -173,19 +181,25 @@ def import_(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out broken lines.")] = False,
 ) -> None:
     """Bring archives of trades in; a trade that is stored already counts once."""
-    from vegamite_standalone.import_command import prepare_import, run_prepared
+    from vegamite_standalone.import_command import prepare_import, prepare_restore, run_prepared
 
     _one_of(data_dir=data_dir, config=config)
-    assert format is ArchiveFormat.BINANCE_AGGTRADES
     try:
-        prepared = prepare_import(
-            market=market,
-            files=files,
-            covered=(from_, to),
-            skip_bad=skip_bad,
-            data_dir=data_dir,
-            config=config,
-        )
+        if format is ArchiveFormat.VEGAMITE_PARQUET:
+            if from_ is not None or to is not None or skip_bad:
+                raise refuse("--from, --to and --skip-bad don't go with vegamite-parquet")
+            prepared = prepare_restore(market=market, files=files, data_dir=data_dir, config=config)
+        else:
+            if market is None:
+                raise refuse(f"--market is needed: {format.value} files don't say it")
+            prepared = prepare_import(
+                market=market,
+                files=files,
+                covered=(from_, to),
+                skip_bad=skip_bad,
+                data_dir=data_dir,
+                config=config,
+            )
     except (ConfigError, ValueError) as error:
         raise refuse(str(error)) from None
     code, lines, refused = run_prepared(prepared)

@@ -14,7 +14,9 @@ from vegamite_common.domain.time import SECOND, Micros, format_time, parse_time
 from vegamite_common.runtime.clock import wall_now
 from vegamite_common.runtime.config import load_settings
 from vegamite_common.runtime.lifecycle import Stop, run_process
+from vegamite_standalone.archive.file import ArchiveError
 from vegamite_standalone.archive.import_job import ImportRequest
+from vegamite_standalone.archive.parquet import ArchivedDay, by_market, find_day
 from vegamite_standalone.given_file import require_file
 from vegamite_standalone.importing import (
     ImportOutcome,
@@ -31,10 +33,14 @@ SETTLED_AFTER: Micros = SECOND
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedImport:
-    """A request, and where it goes: an instance's directory, or a deployed system."""
+    """A request for each market, and where they go: an instance's directory, or a deployed system.
 
-    request: ImportRequest
+    `refused` are files that nothing can be taken of, each with its reason.
+    """
+
+    requests: Sequence[ImportRequest]
     target: ProcessSettings | AggregatorSettings
+    refused: Sequence[str] = ()
 
 
 def prepare_import(
@@ -58,10 +64,41 @@ def prepare_import(
         covered=parse_claim(*covered, now=wall_now()),
         skip_bad=skip_bad,
     )
+    return PreparedImport(requests=[request], target=_target(data_dir, config))
+
+
+def prepare_restore(
+    *,
+    market: str | None,
+    files: Sequence[Path],
+    data_dir: Path | None,
+    config: Path | None,
+) -> PreparedImport:
+    """Check a command line that names archived days, of one market or of many; ValueError or ConfigError says what is wrong."""
+    chosen = None if market is None else Market.parse(market)
+    days: list[ArchivedDay] = []
+    refused: list[str] = []
+    for path in files:
+        require_file(path)
+        try:
+            day = find_day(path)
+        except ArchiveError as error:
+            refused.append(str(error))
+            continue
+        if chosen not in (None, day.manifest.market):
+            raise ValueError(f"{path} holds trades of {day.manifest.market.key}, not of {market}")
+        days.append(day)
+    requests = [
+        ImportRequest(market=of, files=[day.path for day in mine], resolution=1, days=mine)
+        for of, mine in by_market(days).items()
+    ]
+    return PreparedImport(requests=requests, target=_target(data_dir, config), refused=refused)
+
+
+def _target(data_dir: Path | None, config: Path | None) -> ProcessSettings | AggregatorSettings:
     if config is not None:
-        return PreparedImport(request=request, target=load_settings(AggregatorSettings, config))
-    options = {} if data_dir is None else {"data_dir": data_dir}
-    return PreparedImport(request=request, target=load_process_settings(None, options))
+        return load_settings(AggregatorSettings, config)
+    return load_process_settings(None, {} if data_dir is None else {"data_dir": data_dir})
 
 
 def _require_exchange(exchange: str) -> None:
@@ -99,16 +136,23 @@ def parse_claim(begin: str | None, end: str | None, *, now: Micros) -> tuple[Mic
 
 def run_prepared(prepared: PreparedImport) -> tuple[int, list[str], list[str]]:
     """Import; returns the exit code, what to print, and the archives that were refused, each with its reason."""
-    outcome = ImportOutcome()
+    outcomes: list[tuple[ImportRequest, ImportOutcome]] = []
     configure_command_log()
 
     async def main(stop: Stop) -> None:
-        if isinstance(prepared.target, ProcessSettings):
-            await import_into_directory(prepared.target, prepared.request, outcome, stop)
-        else:
-            await import_into_cluster(prepared.target, prepared.request, outcome, stop)
+        for request in prepared.requests:
+            outcome = ImportOutcome()
+            outcomes.append((request, outcome))
+            if isinstance(prepared.target, ProcessSettings):
+                await import_into_directory(prepared.target, request, outcome, stop)
+            else:
+                await import_into_cluster(prepared.target, request, outcome, stop)
 
     code = run_process(main)
-    if outcome.result is None:
-        return code, [], []
-    return code, describe(prepared.request, outcome.result), outcome.result.refused
+    lines: list[str] = []
+    refused = list(prepared.refused)
+    for request, outcome in outcomes:
+        if outcome.result is not None:
+            lines += describe(request, outcome.result)
+            refused += outcome.result.refused
+    return code, lines, refused

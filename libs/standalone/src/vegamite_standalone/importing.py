@@ -126,6 +126,11 @@ def describe(request: ImportRequest, result: ImportResult) -> list[str]:
         f"quarantined for their {reason.replace('_', ' ')}: {count}"
         for reason, count in sorted(found.quarantined.items())
     ]
+    if result.expired:
+        lines.append(
+            f"{result.expired} trades are of expired time and were left out: --from and --to, where every trade"
+            " between them is in the files, bring it back"
+        )
     if found.skipped:
         lines.append(f"{found.skipped} broken lines left out, the first of them:")
         lines += [f"  {told}" for told in found.first_skipped]

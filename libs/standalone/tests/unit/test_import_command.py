@@ -84,7 +84,7 @@ def test_whatever_ccxt_lists_and_the_simulation_may_be_imported(
         data_dir=tmp_path,
         config=None,
     )
-    assert prepared.request.market.key == market
+    assert prepared.requests[0].market.key == market
 
 
 def test_a_directory_is_called_one(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
         data_dir=tmp_path / "data",
         config=None,
     )
-    assert prepared.request.files == [tmp_path / "a.csv"]
-    assert prepared.request.resolution == 1000
+    assert prepared.requests[0].files == [tmp_path / "a.csv"]
+    assert prepared.requests[0].resolution == 1000
 
 
 REQUEST = ImportRequest(

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,7 +18,7 @@ import structlog
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import TRADES, BusError, Producer, Record
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import DAY, Micros
 from vegamite_common.domain.trade import Origin
 from vegamite_common.messages.trades import JobEnded, JobStarted, TradesRecord, encode_trades
 from vegamite_common.runtime.backoff import Backoff
@@ -27,6 +28,7 @@ from vegamite_standalone.adapters.postgres_job import JobProgress, find_job
 from vegamite_standalone.adapters.postgres_tracking import ensure_market
 from vegamite_standalone.archive.file import ArchiveError
 from vegamite_standalone.archive.intake import Findings, IntakeRules, Spool, take_archive
+from vegamite_standalone.archive.parquet import ArchivedDay, restored, take_day
 
 BATCH_BYTES: Final = 500_000
 POLL_SECONDS: Final = 0.1
@@ -53,13 +55,24 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRequest:
-    """What to import; `covered` (µs) says that the archives hold every trade of that half-open interval."""
+    """What to import; `covered` (µs) says that the archives hold every trade of that half-open interval.
+
+    `days` are archived days, oldest first, in place of other archives: they know themselves what they cover.
+    """
 
     market: Market
     files: Sequence[Path]
     resolution: Micros
     covered: tuple[Micros, Micros] | None = None
     skip_bad: bool = False
+    days: Sequence[ArchivedDay] = ()
+
+    @property
+    def restores(self) -> tuple[Micros, Micros] | None:
+        """The time of which the archives hold every trade, so that it can be brought back where it has expired."""
+        if self.days:
+            return self.days[0].begin, self.days[-1].end
+        return self.covered
 
 
 @dataclass
@@ -69,12 +82,13 @@ class ImportResult:
     findings: Findings = field(default_factory=Findings)
     refused: list[str] = field(default_factory=list)
     stored: int = 0
+    expired: int = 0
     covered: tuple[Micros, Micros] | None = None
 
     @property
     def duplicates(self) -> int:
         """Trades that were stored already, or came twice."""
-        return self.findings.trades - self.stored
+        return self.findings.trades - self.stored - self.expired
 
 
 @dataclass
@@ -120,16 +134,21 @@ async def store_archives(
     """Send what was read and return once everything is stored; `StartError` where it was stopped or the log refuses."""
     market = read.request.market
     await ensure_market(resources.pool, market)
-    records = _job_records(read.rules, read.spool.read(), read.result.covered)
-    await _send(records, read.records + 3, market, resources, stop, progress)
-    read.result.stored = await _wait_until_stored(
+    restores = read.request.restores if read.request.days else read.result.covered
+    claim = [] if read.result.covered is None else _claim(read.rules, read.result.covered)
+    records = _job_records(read.rules, chain(read.spool.read(), claim), restores)
+    await _send(records, read.records + len(claim) + 2, market, resources, stop, progress)
+    done = await _wait_until_stored(
         read.rules.job, resources, stop, progress, read.result.findings.trades
     )
+    read.result.stored, read.result.expired = done.stored, done.expired
 
 
 def _read_all(read: ReadArchives, progress: Progress, stop: Stop) -> None:
     """Read every archive into the spool; one that is refused leaves nothing there."""
     files = read.request.files
+    days = {day.path: day for day in read.request.days}
+    since = end = 0
     sizes = [path.stat().st_size if path.is_file() else 0 for path in files]
     total, done = sum(sizes), 0
     for path, size in zip(files, sizes, strict=True):
@@ -141,7 +160,18 @@ def _read_all(read: ReadArchives, progress: Progress, stop: Stop) -> None:
             progress.reading(begun + position, total)
 
         try:
-            findings = take_archive(path, rules=read.rules, spool=read.spool, consumed=consumed)
+            if path in days:
+                findings = take_day(
+                    days[path],
+                    since=since if days[path].begin == end else days[path].begin,
+                    rules=read.rules,
+                    spool=read.spool,
+                    consumed=consumed,
+                )
+                since = since if days[path].begin == end else days[path].begin
+                end = days[path].end
+            else:
+                findings = take_archive(path, rules=read.rules, spool=read.spool, consumed=consumed)
         except ArchiveError as error:
             read.spool.roll_back(mark)
             read.result.refused.append(str(error))
@@ -153,19 +183,30 @@ def _read_all(read: ReadArchives, progress: Progress, stop: Stop) -> None:
 
 
 def _job_records(
-    rules: IntakeRules, trades: Iterable[bytes], covered: tuple[Micros, Micros] | None
+    rules: IntakeRules, trades: Iterable[bytes], restores: tuple[Micros, Micros] | None
 ) -> Iterator[bytes]:
-    """Give the job's records in order: its start, the trades, the claim that they are all, its end."""
+    """Give the job's records in order: its start, the trades and what is known of them, its end."""
     exchange, symbol = rules.market.exchange, rules.market.symbol
     yield encode_trades(
-        JobStarted(exchange=exchange, symbol=symbol, job=rules.job, origin=Origin.IMPORT)
+        JobStarted(
+            exchange=exchange,
+            symbol=symbol,
+            job=rules.job,
+            origin=Origin.IMPORT,
+            restores=restores,
+        )
     )
     yield from trades
-    if covered is not None:
-        yield encode_trades(
+    yield encode_trades(JobEnded(exchange=exchange, symbol=symbol, job=rules.job))
+
+
+def _claim(rules: IntakeRules, covered: tuple[Micros, Micros]) -> list[bytes]:
+    """Return the claim that all trades of a time are there, and of its whole days that they can be brought back."""
+    records = [
+        encode_trades(
             TradesRecord(
-                exchange=exchange,
-                symbol=symbol,
+                exchange=rules.market.exchange,
+                symbol=rules.market.symbol,
                 received_time=rules.received_time,
                 origin=Origin.IMPORT,
                 job=rules.job,
@@ -173,7 +214,10 @@ def _job_records(
                 covered=covered,
             )
         )
-    yield encode_trades(JobEnded(exchange=exchange, symbol=symbol, job=rules.job))
+    ]
+    since = covered[0] + -covered[0] % DAY
+    days = range(since, covered[1] - covered[1] % DAY, DAY)
+    return records + [restored(rules.market, day, day + DAY, since=since) for day in days]
 
 
 async def _send(
@@ -226,7 +270,7 @@ async def _publish(producer: Producer, partition: int, batch: Sequence[Record], 
 
 async def _wait_until_stored(
     job: str, resources: Resources, stop: Stop, progress: Progress, total: int
-) -> int:
+) -> JobProgress:
     while True:
         _check(stop)
         try:
@@ -237,7 +281,7 @@ async def _wait_until_stored(
         if found is not None:
             progress.storing(found.stored, total)
             if found.state == "ended":
-                return found.stored
+                return found
         await stop.wait_for(POLL_SECONDS)
 
 
