@@ -35,7 +35,9 @@ def test_what_is_forgotten_is_asked_for_again() -> None:
     for time in (1, 2, 3):
         written.put(SERIES, time, {})
         assert written.get(SERIES, 1) == {}
-    written.shrink()
+    written.shrink(keep=3)
+    assert len(written) == 3
+    written.shrink(keep=1)
     assert len(written) == 2
     assert written.unknown({SERIES: [1, 2, 3, 4]}) == {SERIES: {2}}
     written.introduce(B, {}, asked_from=0)

@@ -86,9 +86,10 @@ class Written(Generic[EntryT]):
         if time > newest.get(timeframe, self._asked_from[market] - 1):
             newest[timeframe] = time
 
-    def shrink(self) -> None:
-        """Forget what is too much."""
-        while len(self._entries) > self._limit:
+    def shrink(self, *, keep: int) -> None:
+        """Forget what is too much, but none of the last `keep`: they may not be written yet."""
+        limit = max(self._limit, keep)
+        while len(self._entries) > limit:
             self._entries.popitem(last=False)
 
     def forget(self, markets: Collection[Market]) -> None:

@@ -61,6 +61,12 @@ class _Known(Generic[EntryT]):
     def __init__(self, limit: int) -> None:
         self.written: Written[EntryT] = Written(limit=limit)
         self._markets: dict[int, set[Market]] = {}
+        self._before = 0
+
+    def shrink(self, touched: int) -> None:
+        """Keep at least what this flight and the one before have put there, since they may be under way."""
+        self.written.shrink(keep=touched + self._before)
+        self._before = touched
 
     def meet(self, partition: int, markets: Iterable[Market]) -> None:
         self._markets.setdefault(partition, set()).update(markets)
@@ -103,17 +109,18 @@ class TradeMapping:
             batches += intake.trades
             refused += intake.quarantined
             self._known.meet(partition, (batch.market for batch in intake.trades))
-        await self._learn(batches)
+        read = await self._learn(batches)
         oldest = _oldest(self._section, self._clock).get("recent")
         placement = place_trades(self._known.written, batches, oldest=oldest)
-        self._known.written.shrink()
+        self._known.shrink(read + len(placement.points))
         return Placed(placement, tuple(refused))
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget what was known of these partitions' markets."""
         self._known.forget(partitions)
 
-    async def _learn(self, batches: Sequence[TradeBatch]) -> None:
+    async def _learn(self, batches: Sequence[TradeBatch]) -> int:
+        """Read what has to be known; returns how many times it was read of."""
         written = self._known.written
         wanted = times_of_trades(batches)
         since = min((min(times) for times in wanted.values()), default=0)
@@ -127,7 +134,7 @@ class TradeMapping:
                     known[None] = newest[market]
                 written.introduce(market, known, asked_from=since)
         if not self._section.read_back:
-            return
+            return 0
         unknown = written.unknown(wanted)
         for window in windows(unknown, gap={None: MINUTE}, most=MARKETS_IN_A_QUESTION):
             found = await self._store.trades(window)
@@ -135,6 +142,7 @@ class TradeMapping:
                 there = found.get(series, {})
                 for time in asked:
                     written.put(series, time, there.get(time, {}))
+        return sum(map(len, unknown.values()))
 
 
 class CandleMapping:
@@ -167,21 +175,22 @@ class CandleMapping:
             states += intake.states
             refused += intake.quarantined
             self._known.meet(partition, (part.market for part in intake.states))
-        await self._learn(states)
+        read = await self._learn(states)
         placement = place_candles(
             self._known.written,
             states,
             bucket_of=self._bucket_of,
             oldest=_oldest(self._section, self._clock),
         )
-        self._known.written.shrink()
+        self._known.shrink(read + len(placement.points))
         return Placed(placement, tuple(refused))
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget what was known of these partitions' markets."""
         self._known.forget(partitions)
 
-    async def _learn(self, states: Sequence[MarketCandles]) -> None:
+    async def _learn(self, states: Sequence[MarketCandles]) -> int:
+        """Read what has to be known; returns how many times it was read of."""
         written = self._known.written
         wanted = times_of_candles(states)
         since = min((min(times) for times in wanted.values()), default=0)
@@ -193,7 +202,7 @@ class CandleMapping:
                 known: dict[Timeframe | None, Micros] = dict(newest.get(market, {}).items())
                 written.introduce(market, known, asked_from=since)
         if not self._section.read_back:
-            return
+            return 0
         unknown = written.unknown(wanted)
         for window in windows(unknown, gap=self._gap, most=MARKETS_IN_A_QUESTION):
             found = await self._store.candles(window)
@@ -201,6 +210,7 @@ class CandleMapping:
                 for time, state in there.items():
                     if time in unknown.get(series, ()):
                         written.put(series, time, state)
+        return sum(map(len, unknown.values()))
 
 
 def _state_of(partition: int, offset: int) -> PartitionState:

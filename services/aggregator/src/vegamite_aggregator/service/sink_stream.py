@@ -6,6 +6,7 @@ acknowledged, so a record is written at least once, and what was written already
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -36,7 +37,10 @@ FLIGHT_BYTES = 2_000_000
 """What one flight takes of one partition; of all together, `FLIGHT_TOTAL_BYTES`."""
 
 FLIGHT_TOTAL_BYTES = 4_000_000
-INBOX_BYTES = 8_000_000
+FLIGHTS = 2
+"""How many flights there are at the same time: one is placed while the other is written."""
+
+INBOX_BYTES = 2_000_000
 COMMIT_SECONDS = 1.0
 LINE_SHOWN = 500
 STOP_SECONDS = 5.0
@@ -55,6 +59,15 @@ class Progress:
         self.taken = position
         self.told = -1
         self.append_time: Micros | None = None
+
+
+class _Flight:
+    """Records on their way together: placed, then written."""
+
+    def __init__(self, taken: dict[int, list[Message]]) -> None:
+        self.taken = taken
+        self.placed = asyncio.Event()
+        self.task: asyncio.Task[None]
 
 
 class SinkStream:
@@ -80,8 +93,7 @@ class SinkStream:
         self._health = health
         self._backoff_limit = backoff_limit
         self._something = asyncio.Event()
-        self._carrying: asyncio.Task[None] | None = None
-        self._aboard: frozenset[int] = frozenset()
+        self._flights: deque[_Flight] = deque()
         self._stopping = False
 
     async def run(self, stop: Stop) -> None:
@@ -191,8 +203,9 @@ class SinkStream:
         for partition in partitions:
             del self.partitions[partition]
         self._mapping.forget(partitions)
-        if self._carrying is not None and self._aboard & partitions:
-            self._carrying.cancel()
+        if any(partitions & flight.taken.keys() for flight in self._flights):
+            for flight in self._flights:
+                flight.task.cancel()
 
     async def _seek(self, partitions: Sequence[int]) -> None:
         """Read on behind what waits already."""
@@ -203,26 +216,61 @@ class SinkStream:
         await self._member.seek({at: self.partitions[at].taken for at in partitions})
 
     async def _work(self) -> None:
-        """Carry flights, one after the other."""
-        while not self._stopping:
-            taken = self._take()
-            if not taken:
-                self._something.clear()
-                await self._something.wait()
-                continue
-            self._aboard = frozenset(taken)
-            flight = asyncio.create_task(self._carry(taken), name=f"{self.name}-flight")
-            self._carrying = flight
-            try:
-                await self._read_on()
-                await asyncio.wait({flight})
-            finally:
-                flight.cancel()
-                await asyncio.wait({flight})
-            if flight.cancelled():
-                await self._return(taken)
-            else:
-                flight.result()
+        """Carry flights: while one is written, the next one is placed."""
+        try:
+            while not self._stopping:
+                taken = self._take() if len(self._flights) < FLIGHTS else {}
+                if taken:
+                    self._start(taken)
+                    await self._read_on()
+                elif len(self._flights) < FLIGHTS:
+                    await self._wait_for_something()
+                else:
+                    await asyncio.wait({self._flights[0].task})
+                await self._land()
+        finally:
+            await self._end_flights()
+
+    async def _end_flights(self) -> None:
+        """Let flights end by themselves where a stop was asked for, as far as there is time; else give them up."""
+        tasks = {flight.task for flight in self._flights}
+        if not tasks:
+            return
+        try:
+            if self._stopping:
+                await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _start(self, taken: dict[int, list[Message]]) -> None:
+        behind = self._flights[-1] if self._flights else None
+        flight = _Flight(taken)
+        flight.task = asyncio.create_task(self._carry(flight, behind), name=f"{self.name}-flight")
+        self._flights.append(flight)
+
+    async def _wait_for_something(self) -> None:
+        """Return once there are records, a stop, or the first flight's end."""
+        self._something.clear()
+        if any(len(progress.inbox) for progress in self.partitions.values()):
+            return
+        something = asyncio.create_task(self._something.wait())
+        try:
+            await asyncio.wait(
+                {something, *(flight.task for flight in list(self._flights)[:1])},
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            something.cancel()
+
+    async def _land(self) -> None:
+        """See to the flights that have ended, oldest first; raises where one met a bug."""
+        while self._flights and self._flights[0].task.done():
+            if self._flights[0].task.cancelled():
+                await self._return()
+                return
+            self._flights.popleft().task.result()
 
     def _take(self) -> dict[int, list[Message]]:
         """Take what waits, from all partitions."""
@@ -248,9 +296,15 @@ class SinkStream:
         if dry:
             await self._seek(dry)
 
-    async def _return(self, taken: dict[int, list[Message]]) -> None:
-        """A flight was given up: what it had is read again, by whoever has the partition."""
-        mine = [partition for partition in taken if partition in self.partitions]
+    async def _return(self) -> None:
+        """Flights were given up: what they had is read again, by whoever has the partition."""
+        flights = list(self._flights)
+        self._flights.clear()
+        for flight in flights:
+            flight.task.cancel()
+        await asyncio.wait({flight.task for flight in flights})
+        aboard = frozenset(partition for flight in flights for partition in flight.taken)
+        mine = sorted(aboard & frozenset(self.partitions))
         # What was placed and may not have been written is not known any more.
         self._mapping.forget(mine)
         for partition in mine:
@@ -258,9 +312,19 @@ class SinkStream:
         if mine:
             await self._seek(mine)
 
-    async def _carry(self, taken: dict[int, list[Message]]) -> None:
-        """Place and write some records, however often it takes, and count them as done."""
-        placed: Placed = await self._insist(lambda: self._mapping.place(taken))
+    async def _carry(self, flight: "_Flight", behind: "_Flight | None") -> None:
+        """Place and write some records, however often it takes, and count them as done; in the order of the flights."""
+        taken = flight.taken
+        try:
+            if behind is not None:
+                await behind.placed.wait()
+            placed: Placed = await self._insist(lambda: self._mapping.place(taken))
+        finally:
+            flight.placed.set()
+        if behind is not None:
+            await asyncio.wait({behind.task})
+            if behind.task.cancelled() or behind.task.exception() is not None:
+                raise asyncio.CancelledError
         points = placed.placement.points
         rejected: Sequence[Rejected] = ()
         if points:
