@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -144,24 +145,14 @@ class Bench:
         self, connection: asyncpg.Connection[asyncpg.Record], url: str, processes: int
     ) -> Figures:
         await connection.execute("CHECKPOINT")
-        with tempfile.TemporaryDirectory(prefix="vegamite-benchmark-") as folder:
-            config = Path(folder) / "vegamite.toml"
-            config.write_text(
-                CONFIG.format(
-                    bootstrap=self._kafka.bootstrap,
-                    url=url,
-                    group=f"benchmark-{uuid.uuid4().hex}",
-                    more=self._more,
-                )
-            )
-            running = [_start(config) for _ in range(processes)]
-            try:
-                return await self._time(connection, running)
-            finally:
-                for process in running:
-                    process.send_signal(signal.SIGTERM)
-                for process in running:
-                    process.wait(60)
+        with running_aggregator(
+            self._kafka.bootstrap,
+            url,
+            group=f"benchmark-{uuid.uuid4().hex}",
+            count=processes,
+            more=self._more,
+        ) as running:
+            return await self._time(connection, running)
 
     async def _time(
         self,
@@ -245,6 +236,24 @@ class Bench:
         )
         if done.returncode != 0:
             raise SystemExit(done.stderr)
+
+
+@contextmanager
+def running_aggregator(
+    bootstrap: str, url: str, *, group: str, count: int, more: str = ""
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes of the aggregator, ended in order with the block; `more` are lines of its section."""
+    with tempfile.TemporaryDirectory(prefix="vegamite-benchmark-") as folder:
+        config = Path(folder) / "vegamite.toml"
+        config.write_text(CONFIG.format(bootstrap=bootstrap, url=url, group=group, more=more))
+        running = [_start(config) for _ in range(count)]
+        try:
+            yield running
+        finally:
+            for process in running:
+                process.send_signal(signal.SIGTERM)
+            for process in running:
+                process.wait(60)
 
 
 def _start(config: Path) -> subprocess.Popen[bytes]:

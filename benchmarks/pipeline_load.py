@@ -7,6 +7,7 @@ is reading a backlog of a healthy collector, with spans, heartbeats, and candles
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,13 +19,15 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from vegamite_aggregator.migrate import topic_specs
 from vegamite_common.bus.partition import partition_for
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES
+from vegamite_common.bus.port import TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.number import canonical
 from vegamite_common.domain.time import HOUR, SECOND, Micros
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.trades import Heartbeat, SpanOpened, TradesRecord, encode_trades
+from vegamite_common.runtime.section import TopicsSection
 
 PARTITIONS = 12
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -132,23 +135,23 @@ class Load:
 
 
 async def create_topics(bootstrap: str, *, append_times: str) -> None:
-    """Make the three topics; `append_times` is `LogAppendTime` as in service, or `CreateTime` to write a past log."""
+    """Make all topics; those of the trades with `LogAppendTime` as in service, or `CreateTime` to write a past log."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         await admin.create_topics(
             [
                 NewTopic(
-                    name=topic,
+                    name=spec.topic,
                     num_partitions=PARTITIONS,
                     replication_factor=1,
                     topic_configs={
                         "message.timestamp.type": append_times
-                        if topic == TRADES
+                        if spec.topic == TRADES
                         else "LogAppendTime"
                     },
                 )
-                for topic in (TRADES, CANDLES, STATUS)
+                for spec in topic_specs(TopicsSection())
             ]
         )
     finally:
@@ -195,11 +198,11 @@ def cpu_seconds(pid: int) -> float:
     total = _cpu(pid, waited_for=True)
     tasks = Path(f"/proc/{pid}/task")
     for task in tasks.iterdir():
-        for child in (task / "children").read_text().split():
-            try:
-                total += _cpu(int(child), waited_for=False)
-            except OSError:
-                continue  # it ended meanwhile, and is counted next time
+        # What ended meanwhile is counted next time.
+        with contextlib.suppress(OSError):
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    total += _cpu(int(child), waited_for=False)
     return total
 
 
