@@ -326,6 +326,37 @@ def aggregator() -> Schema:
             deadlineSeconds=whole("Seconds for all tries together", 1),
             resources=resources(),
         ),
+        maintenance=maintenance(),
+    )
+
+
+def maintenance() -> Schema:
+    """The schedule of what keeps the store in order."""
+    return closed(
+        "What makes tables ahead and takes away what has expired, by a schedule",
+        enabled=flag("Whether the chart does it"),
+        schedule={
+            "description": 'When, as cron has it: "17 * * * *" or @daily',
+            "type": "string",
+            "pattern": r"^(@(hourly|daily|weekly|monthly)|\S+( \S+){4})$",
+        },
+        timeZone=text("In which time zone; the cluster's where empty", r"^[A-Za-z0-9_+/-]+$"),
+        suspend=flag("Whether it pauses"),
+        startingDeadlineSeconds=whole("Seconds that a run may begin late", 10),
+        successfulJobsHistoryLimit=whole("Runs that went well and are kept to be looked at", 0),
+        failedJobsHistoryLimit=whole("Runs that failed and are kept to be looked at", 0),
+        backoffLimit=whole("How often a failed run is tried again", 0, 10),
+        deadlineSeconds=whole("Seconds for all tries together", 1),
+        archive=closed(
+            "Where trades are kept as Parquet before they are taken away",
+            existingClaim=text("A PersistentVolumeClaim; no archive where empty", NAME),
+            path={
+                "description": "Where it appears in the pod",
+                "type": "string",
+                "pattern": r"^/[^\s:]+$",
+            },
+        ),
+        resources=resources(),
     )
 
 

@@ -4,6 +4,7 @@ Each law is a function that yields what is wrong in a release. `BREAKAGES` shows
 """
 
 import copy
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -447,3 +448,26 @@ def test_a_release_that_breaks_a_law_is_seen(
 
 def test_every_law_has_a_breakage() -> None:
     assert {law for law, _, _ in BREAKAGES} == set(LAWS)
+
+
+def test_maintenance_goes_by_a_schedule_never_twice_at_once_and_archives_where_the_volume_is(
+    releases: dict[str, Release],
+) -> None:
+    [schedule] = releases["aggregator-maintenance"].of("CronJob")
+    spec = schedule["spec"]
+    job = spec["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    [container] = pod["containers"]
+    [mount] = [each for each in container["volumeMounts"] if each["name"] == "archive"]
+    [volume] = [each for each in pod["volumes"] if each["name"] == "archive"]
+    [config] = [each for each in pod["volumes"] if each["name"] == "config"]
+    file = releases["aggregator-maintenance"].find("ConfigMap", config["configMap"]["name"])
+
+    assert spec["schedule"] == "@daily"
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert container["args"][0] == "maintain"
+    assert volume["persistentVolumeClaim"] == {"claimName": "vegamite-archive"}
+    assert file is not None
+    archive = tomllib.loads(file["data"]["vegamite.toml"])["aggregator"]["archive"]
+    assert archive == {"directory": mount["mountPath"]}
+    assert not releases["aggregator-no-migration"].of("CronJob")

@@ -40,6 +40,9 @@ REFUSED: list[tuple[str, Values, list[str]]] = [
         {"autoscaling": {"type": "hpa", "minReplicas": 5, "maxReplicas": 4}},
         ["autoscaling.minReplicas 5 is more than autoscaling.maxReplicas 4"],
     ),
+    ("aggregator", {"maintenance": {"schedule": "hourly"}}, ["maintenance", "schedule"]),
+    ("aggregator", {"maintenance": {"schedule": ""}}, ["maintenance", "schedule"]),
+    ("aggregator", {"maintenance": {"archive": {"path": "archive"}}}, ["archive", "path"]),
     ("collector", {"autoscaling": {"type": "keda"}}, ["autoscaling"]),
     ("api", {"autoscaling": {"type": "keda"}}, ["autoscaling"]),
     (

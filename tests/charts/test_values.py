@@ -86,6 +86,7 @@ CIRCUMSTANCES: list[tuple[str, Values]] = [
     ),
     (r"migration\.postgres\.passwordKey", {"migration": {"postgres": {"existingSecret": "a"}}}),
     (r"migration\.postgres\.urlKey", {"migration": {"postgres": {"urlSecret": "a"}}}),
+    (r"maintenance\.archive\.path", {"maintenance": {"archive": {"existingClaim": "trades"}}}),
     (r"tests\.apiKey\.", {"tests": {"apiKey": {"existingSecret": "a", "key": "b"}}}),
     (r"strategy\.rollingUpdate", {}),
 ]

@@ -65,3 +65,53 @@ data:
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/*
+Maintenance, by a schedule: time partitions ahead, retention, the archive. It works beside the running service with the service's own
+configuration and login. Two never run at once, and one that was missed is made up for by the next.
+*/}}
+{{- define "vegamite-common.maintenance" -}}
+{{- if and .Values.enabled .Values.maintenance.enabled -}}
+{{- $maintenance := .Values.maintenance -}}
+{{- /* Kubernetes adds 11 characters to a CronJob's name for each run: 52 are left. */ -}}
+{{- $name := printf "%s-maintenance" (include "vegamite-common.shortened" (list (include "vegamite-common.fullname" .) 40)) -}}
+{{- $postgres := include "vegamite-common.postgres" . | fromJson -}}
+{{- $job := dict "root" . "name" $name "component" "maintenance" "configMap" (include "vegamite-common.fullname" .) "postgres" $postgres
+  "args" (list "maintain" "--config" "/etc/vegamite/vegamite.toml") "resources" $maintenance.resources
+  "accountName" (include "vegamite-common.serviceAccountName" .) "restartPolicy" "Never" -}}
+{{- with $maintenance.archive.existingClaim -}}
+{{- $_ := set $job "claim" (dict "name" "archive" "claim" . "path" $maintenance.archive.path) -}}
+{{- end -}}
+apiVersion: batch/v1
+kind: CronJob
+metadata:
+  {{- include "vegamite-common.metadata" $job | nindent 2 }}
+spec:
+  schedule: {{ $maintenance.schedule | quote }}
+  {{- with $maintenance.timeZone }}
+  timeZone: {{ . | quote }}
+  {{- end }}
+  suspend: {{ $maintenance.suspend }}
+  concurrencyPolicy: Forbid
+  startingDeadlineSeconds: {{ int $maintenance.startingDeadlineSeconds }}
+  successfulJobsHistoryLimit: {{ int $maintenance.successfulJobsHistoryLimit }}
+  failedJobsHistoryLimit: {{ int $maintenance.failedJobsHistoryLimit }}
+  jobTemplate:
+    metadata:
+      labels:
+        {{- include "vegamite-common.podLabels" (list . "maintenance") | nindent 8 }}
+    spec:
+      backoffLimit: {{ int $maintenance.backoffLimit }}
+      activeDeadlineSeconds: {{ int $maintenance.deadlineSeconds }}
+      template:
+        metadata:
+          labels:
+            {{- include "vegamite-common.podLabels" (list . "maintenance") | nindent 12 }}
+        spec:
+          {{- include "vegamite-common.podSpec" $job | nindent 10 }}
+{{- if .Values.networkPolicy.enabled }}
+---
+{{ include "vegamite-common.jobNetworkPolicy" $job }}
+{{- end }}
+{{- end -}}
+{{- end -}}

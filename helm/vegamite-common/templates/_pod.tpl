@@ -2,7 +2,8 @@
 The pod that every workload, Job and test has. What it may do is the least: no root, nothing writable but /tmp, no token of the
 cluster, no capability. It is described by
   (dict root component args configMap postgres [command] [resources] [ports] [probes] [lifecycle] [graceSeconds] [restartPolicy]
-        [accountName] [extended] [spread])
+        [accountName] [extended] [spread] [claim])
+`claim` is a volume of its own, (dict name claim path), besides what every pod has.
 `extended` says that it is the service's own pod, with what the values add to it.
 */}}
 
@@ -175,6 +176,10 @@ that Kubernetes' event names the one that is missing.
   mountPath: {{ .path }}
   readOnly: true
 {{- end }}
+{{- with .claim }}
+- name: {{ .name }}
+  mountPath: {{ .path }}
+{{- end }}
 {{- with .root.Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -191,6 +196,11 @@ that Kubernetes' event names the one that is missing.
     name: {{ .configMap }}
 {{- range concat (include "vegamite-common.secretFiles" . | fromJsonArray) (include "vegamite-common.certificateFiles" . | fromJsonArray) }}
 {{ include "vegamite-common.secretVolume" . }}
+{{- end }}
+{{- with .claim }}
+- name: {{ .name }}
+  persistentVolumeClaim:
+    claimName: {{ .claim }}
 {{- end }}
 {{- with .root.Values.extraVolumes }}
 {{ toYaml . }}

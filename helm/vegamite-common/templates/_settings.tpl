@@ -121,6 +121,9 @@ answers in JSON, for `fromJson`; so whole numbers come as floats, and whoever pr
   {{- $_ := set $bus "topics" $topics -}}
 {{- end -}}
 {{- $own := dict "management_host" "0.0.0.0" "management_port" 8001 -}}
+{{- if and (eq $chart "aggregator") $root.Values.maintenance.archive.existingClaim -}}
+  {{- $_ := set $own "archive" (dict "directory" $root.Values.maintenance.archive.path) -}}
+{{- end -}}
 {{- if eq $chart "api" -}}
   {{- $_ := set $own "host" "0.0.0.0" -}}
   {{- $_ := set $own "port" 8000 -}}
