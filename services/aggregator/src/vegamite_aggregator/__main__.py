@@ -1,6 +1,7 @@
 """`vegamite-aggregator [run|migrate|maintain]`: the service in one of its roles, the set-up, and what is due now and then."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ from vegamite_common.runtime.config import ConfigError, load_settings
 from vegamite_common.runtime.lifecycle import EXIT_BUG, EXIT_CONFIG, Stop, run_process
 from vegamite_common.runtime.logging import configure_logging
 from vegamite_common.runtime.management import open_management
+
+_COLLECT_AFTER = 100_000
+"""So many new objects until the next search for cycles: a step makes tens of thousands, and hardly a cycle among them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIG
     configure_logging(settings.log, service="aggregator")
+    gc.set_threshold(_COLLECT_AFTER, 50, 50)
     if options.command == "migrate":
         return run_process(lambda _: migrate(settings))
     if options.command == "maintain":
