@@ -68,12 +68,12 @@ class Run:
         return self._rate(0, WARM_UP)
 
     def _rate(self, since: float, until: float) -> float:
+        """Trades a second from the last word before the share `since` to the first after the share `until`."""
         last = self.samples[-1].trades
-        first, then = (
-            next(sample for sample in self.samples if sample.trades >= share * last)
-            for share in (since, until)
-        )
-        return (then.trades - first.trades) / (then.at - first.at)
+        before = [sample for sample in self.samples if sample.trades <= since * last]
+        first = before[-1] if before else self.samples[0]
+        then = next(sample for sample in self.samples if sample.trades >= until * last)
+        return (then.trades - first.trades) / (then.at - first.at) if then.at > first.at else 0.0
 
 
 def run_program(

@@ -43,7 +43,8 @@ class Program:
 def peers_python() -> Path:
     """Return the interpreter of the environment with the peers' packages, made at the first call for each lock."""
     base = _base_python()
-    digest = hashlib.sha256(base.encode() + LOCK.read_bytes()).hexdigest()[:12]
+    resolved = str(Path(base).resolve()).encode()
+    digest = hashlib.sha256(resolved + LOCK.read_bytes()).hexdigest()[:12]
     folder = cache_directory() / f"peers-{digest}"
     python = folder / "bin" / "python"
     if (folder / "ready").exists():

@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     # A new topic has no leader for a moment: the producer says so for each partition, and tries again.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # Asked to end, it ends what it started, as it does at a Ctrl+C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # What this shares with the benchmark of the whole path lies beside this folder.
     sys.path.append(str(HERE.parent))
     try:

@@ -17,7 +17,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 from aggregator_pipeline import CONFIG, POSTGRES, SHAPES
-from measuring import ProgramError, Run, Sample, processor_seconds, run_program
+from measuring import (
+    SILENCE_SECONDS,
+    ProgramError,
+    Run,
+    Sample,
+    processor_seconds,
+    run_program,
+)
 from pipeline_load import Load, create_topics, fill
 from programs import HERE, peers_python
 from workload import TRADES_TOPIC
@@ -27,8 +34,6 @@ from vegamite_common.bus.port import TRADES
 from vegamite_common.runtime.clock import wall_now
 from vegamite_common.testing.service_process import ServiceProcess
 from vegamite_common.testing.services.postgres import PostgresServer
-
-LIMIT_SECONDS = 300
 
 _POSITION = "SELECT count(*), coalesce(sum(next_offset), 0)::bigint FROM partition_fence"
 
@@ -85,7 +90,8 @@ class Stored:
             if partitions and (not run.samples or trades > run.samples[-1].trades):
                 run.samples.append(Sample(time.monotonic(), trades))
                 began = began or processor_seconds(process.process.pid)
-            if process.process.poll() is not None or time.monotonic() - run.started > LIMIT_SECONDS:
+            since = run.samples[-1].at if run.samples else run.started
+            if process.process.poll() is not None or time.monotonic() - since > SILENCE_SECONDS:
                 said = process.log.read_text(errors="replace")[-2_000:]
                 raise ProgramError(f"the aggregator did not come to the end of the log:\n{said}")
             await asyncio.sleep(0.02)
