@@ -84,6 +84,15 @@ class Aggregators:
         _, said = await asyncio.wait_for(process.communicate(), 60)
         return process.returncode, said.decode()
 
+    async def said(self, process: asyncio.subprocess.Process, words: str) -> str:
+        """Wait until the process says so on standard error; what it said up to there."""
+        assert process.stderr is not None
+        lines: list[str] = []
+        while words not in (lines[-1] if lines else ""):
+            lines.append((await asyncio.wait_for(process.stderr.readline(), 60)).decode())
+            assert lines[-1], lines
+        return "".join(lines)
+
     async def close(self) -> None:
         for process in self.processes:
             if process.returncode is None:
@@ -260,6 +269,8 @@ async def test_processes_stopped_and_killed_leave_what_an_undisturbed_fold_gives
         return bool(done and final)
 
     await eventually(all_read, timeout_s=90)
+    # The others may have done it all while this one was still being loaded, deaf to signals.
+    await aggregators.said(fourth, "aggregator joined")
     for process in (first, fourth):
         process.send_signal(signal.SIGTERM)
         _, last_words = await asyncio.wait_for(process.communicate(), 30)
@@ -295,13 +306,9 @@ async def test_the_role_influx_says_what_it_needs_and_stops_in_order_while_there
         + '[influxdb]\nurl = "http://127.0.0.1:1"\ntoken = "never shown"\n'
     )
     process = await aggregators.start("--role", "influx", config=away)
-    assert process.stderr is not None
-    lines: list[str] = []
-    while "the sink waits" not in (lines[-1] if lines else ""):
-        lines.append((await asyncio.wait_for(process.stderr.readline(), 60)).decode())
-        assert lines[-1], lines
-    assert '"state": "away"' in lines[-1]
+    before = await aggregators.said(process, "the sink waits")
+    assert '"state": "away"' in before.splitlines()[-1]
     process.send_signal(signal.SIGTERM)
     _, rest = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0, rest.decode()
-    assert "never shown" not in "".join(lines) + rest.decode()
+    assert "never shown" not in before + rest.decode()
