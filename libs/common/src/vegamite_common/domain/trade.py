@@ -14,7 +14,6 @@ TradeOrder: TypeAlias = tuple[Micros, int, bytes]
 """(event_time, sequence, trade_id as UTF-8): the total order of one market's trades."""
 
 MAX_TRADE_ID_BYTES = 128
-_SHORT = MAX_TRADE_ID_BYTES // 4
 _INT64 = 2**63
 
 
@@ -64,7 +63,8 @@ class Trade(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             raise InvalidTradeError("event_time", f"event time out of range: {self.event_time} us")
         if (
             not self.trade_id
-            or (len(self.trade_id) > _SHORT and len(self.trade_id.encode()) > MAX_TRADE_ID_BYTES)
+            or len(self.trade_id) > MAX_TRADE_ID_BYTES
+            or (not self.trade_id.isascii() and len(self.trade_id.encode()) > MAX_TRADE_ID_BYTES)
             or "\x00" in self.trade_id
         ):
             raise InvalidTradeError(
