@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import asyncpg
 import pytest
 
 from vegamite_aggregator.adapters.maintenance_store import PostgresMaintenanceStore
@@ -244,8 +245,11 @@ class Kept:
         )
 
     async def maintain(self) -> MaintenanceReport:
-        """Do all that is due."""
-        report = await self.maintenance().run(Stop())
+        """Do all that is due, with the aggregator's rights and no more."""
+        async with asyncpg.create_pool(
+            self.rig.url, min_size=1, max_size=3, server_settings={"role": "vegamite_aggregator"}
+        ) as pool:
+            report = await self.maintenance(pool=pool).run(Stop())
         assert not report.problems
         assert not report.busy
         return report

@@ -63,7 +63,7 @@ def server(certificate: Certificate) -> Iterator[str]:
 
 def section(server: str, options: str) -> PostgresSection:
     return PostgresSection(
-        url=SecretStr(f"postgresql://{server}?{options}"), start_timeout_ms=200, pool_size=1
+        url=SecretStr(f"postgresql://{server}?{options}"), start_timeout_ms=200, pool_size=2
     )
 
 

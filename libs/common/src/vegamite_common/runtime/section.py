@@ -145,7 +145,7 @@ class PostgresSection(Section):
 
     url: SecretStr = SecretStr("postgresql://vegamite@127.0.0.1:5432/vegamite")
     password: SecretStr | None = None
-    pool_size: int = Field(default=10, ge=1, le=1000)
+    pool_size: int = Field(default=10, ge=2, le=1000)
     connect_timeout_ms: int = Field(default=10_000, ge=100)
     command_timeout_ms: int = Field(default=60_000, ge=100)
     start_timeout_ms: int = Field(default=60_000, ge=0)

@@ -98,9 +98,10 @@ _OLDEST = {
     """
     for timeframe in Timeframe
 }
+# The right to delete is one on `candle`; the literal timeframe lets the planner leave out the other tables.
 _DELETE = {
     timeframe: f"""
-        DELETE FROM {candle_table(timeframe)} WHERE market_key = $1 AND timeframe = '{timeframe.value}'
+        DELETE FROM candle WHERE market_key = $1 AND timeframe = '{timeframe.value}'
             AND open_time >= $2 AND open_time < $3
     """
     for timeframe in Timeframe
