@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import msgspec
 import asyncpg
+import msgspec
 import pytest
 
 from vegamite_aggregator.adapters.maintenance_store import PostgresMaintenanceStore
