@@ -18,7 +18,9 @@ from vegamite_common.messages.trades import (
     JobEnded,
     SpanClosed,
     SpanOpened,
+    TradesRecord,
     Unfillable,
+    encode_trades,
 )
 
 NOON = parse_time("2024-02-29T12:00:00Z")
@@ -103,6 +105,26 @@ def test_a_closed_span_is_no_longer_extended_and_says_why_it_ended(world: Any) -
         "socket_closed",
     )
     assert not world.store.open_spans
+
+
+@pytest.mark.parametrize("key", [None, b"kraken:ETH/USD"])
+def test_a_trade_that_is_refused_for_its_key_is_not_covered_by_the_next_heartbeat(
+    world: Any, trade: MakeTrade, key: bytes | None
+) -> None:
+    open_span(world, NOON)
+    beat(world, NOON)
+    world.step()
+    world.clock += 5 * SECOND
+    stray = TradesRecord(
+        **ABOUT, received_time=world.clock, origin=Origin.LIVE, trades=(trade(1, NOON),)
+    )
+    world.send_bytes(key, encode_trades(stray))
+    world.send_trades(MARKET, [trade(2, NOON + SECOND)])
+    world.clock += 2 * MINUTE
+    beat(world, world.clock)
+    world.settle()
+
+    assert standing(world.candle(MARKET, Timeframe.M1, NOON)) == (True, False, 0)
 
 
 def test_the_span_of_a_dead_writer_is_forgotten_and_a_living_one_opens_it_again(

@@ -236,7 +236,21 @@ def test_a_record_under_another_key_is_refused(key: bytes | None, trade: MakeTra
 
     assert intake.trades == ()
     assert [one.reason for one in intake.quarantined] == ["key"]
-    assert intake.markets == frozenset()
+    assert intake.events == (SpanBroken(MARKET),)
+    assert intake.markets == {MARKET}
+
+
+def test_a_record_under_another_key_breaks_the_spans_of_both_markets(trade: MakeTrade) -> None:
+    other = Market("kraken", "ETH/USD")
+    opened = SpanOpened(exchange="kraken", symbol="ETH/USD", writer="w", from_time=NOON)
+    records = [
+        Record(0, NOON, other.key.encode(), encode_trades(opened)),
+        Record(1, NOON, other.key.encode(), encode_trades(trades_record(trade(1, NOON)))),
+    ]
+    intake = read_batch(state(), records, partition_of=partition_of, timing=TIMING)
+
+    assert intake.events == (opened, SpanBroken(other), SpanBroken(MARKET))
+    assert intake.markets == {MARKET, other}
 
 
 def test_a_record_in_another_partition_than_its_markets_is_refused(trade: MakeTrade) -> None:

@@ -279,11 +279,13 @@ class _Reading:
 
     def take(self, record: LogRecord) -> None:
         """Add what one record says; nothing of it where it is refused and has to be `held`."""
+        said: Market | None = None
         try:
             decoded = decode_trades(record.value)
+            said = None if isinstance(decoded, Heartbeat) else decoded.market
             require_storable(decoded)
         except MessageError as error:
-            self._refuse(record, "undecodable", str(error))
+            self._refuse(record, "undecodable", str(error), said)
             return
         if isinstance(decoded, Heartbeat):
             self.events.append(
@@ -325,7 +327,8 @@ class _Reading:
         market = decoded.market
         key = market.key.encode()
         if record.key != key:
-            self._refuse(record, "key", f"a record of {market.key} under the key {record.key!r}")
+            detail = f"a record of {market.key} under the key {record.key!r}"
+            self._refuse(record, "key", detail, market)
             return None
         known = self._keys.get(key)
         if known is not None:
@@ -336,7 +339,10 @@ class _Reading:
         self._keys[key] = market
         return market
 
-    def _refuse(self, record: LogRecord, reason: str, detail: str) -> None:
+    def _refuse(
+        self, record: LogRecord, reason: str, detail: str, said: Market | None = None
+    ) -> None:
+        """Set the record apart and break the spans of the market of its key, and of the one that it names itself, `said`."""
         market = None
         with contextlib.suppress(ValueError):
             market = None if record.key is None else Market.parse(record.key.decode())
@@ -344,9 +350,10 @@ class _Reading:
         if not self._set_apart(RefusedRecord(record, reason, detail)):
             return
         self.quarantined.append(Quarantined(record.offset, market, reason, detail))
-        if market is not None and market in self._state.markets:
-            self.markets.add(market)
-            self.events.append(SpanBroken(market))
+        for broken in dict.fromkeys((market, said)):
+            if broken is not None and (broken in self._state.markets or broken in self.markets):
+                self.markets.add(broken)
+                self.events.append(SpanBroken(broken))
 
     def _set_apart(self, refused: RefusedRecord) -> bool:
         """Take a record for the dead letters; False, and it is held, where there may be no more of them."""
