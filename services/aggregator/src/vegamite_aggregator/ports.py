@@ -103,6 +103,10 @@ class CandleStore(Protocol):
         """
         ...
 
+    async def job_owners(self, jobs: Iterable[str]) -> Mapping[str, str]:
+        """Return the keys of the markets that the stored jobs of these names belong to, by name."""
+        ...
+
     async def refresh(self, state: PartitionState) -> None:
         """Read reference data (contract terms, start of tracking) again and describe the state's markets with it."""
         ...

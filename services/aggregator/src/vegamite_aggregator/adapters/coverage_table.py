@@ -6,6 +6,7 @@ from typing import Any
 from vegamite_aggregator.adapters.row import Connection, optional_datetime
 from vegamite_aggregator.core.changes import Changes, MarketChanges
 from vegamite_aggregator.core.rows import Job, OpenSpan
+from vegamite_aggregator.ports import StoreError
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import to_datetime
 
@@ -64,6 +65,10 @@ _WRITE_GAPS = """
         = (excluded.to_time, excluded.cause, excluded.state, excluded.reason, excluded.recovered,
            excluded.opened_time, excluded.closed_time)
 """
+_JOB_OWNERS = """
+    SELECT job, exchange || ':' || symbol AS market FROM job JOIN market USING (market_key) WHERE job = ANY($1::text[])
+"""
+# A name that another market's job has meanwhile taken stays its own.
 _WRITE_JOBS = """
     INSERT INTO job (job, market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades,
         expired, restores_from, restores_to)
@@ -74,11 +79,13 @@ _WRITE_JOBS = """
         AS given (job, market_key, origin, state, opened_time, last_append_time, ended_time, trades,
             expired, restores_from, restores_to)
     ON CONFLICT (job) DO UPDATE SET
-        (market_key, partition, origin, state, opened_time, last_append_time, ended_time, trades,
+        (partition, origin, state, opened_time, last_append_time, ended_time, trades,
          expired, restores_from, restores_to)
-        = (excluded.market_key, excluded.partition, excluded.origin, excluded.state, excluded.opened_time,
+        = (excluded.partition, excluded.origin, excluded.state, excluded.opened_time,
            excluded.last_append_time, excluded.ended_time, excluded.trades,
            excluded.expired, excluded.restores_from, excluded.restores_to)
+        WHERE job.market_key = excluded.market_key
+    RETURNING job
 """
 
 
@@ -107,16 +114,25 @@ async def read_jobs(connection: Connection, names: Iterable[str]) -> Sequence[An
     return await connection.fetch(_JOBS, list(names))
 
 
+async def read_job_owners(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Return the key of each job's market, by the names of those that have a row."""
+    rows = await connection.fetch(_JOB_OWNERS, list(names))
+    return {row["job"]: row["market"] for row in rows}
+
+
 async def write_coverage(
     connection: Connection, changes: Changes, *, partition: int, keys: Mapping[Market, int]
 ) -> None:
-    """Write a step's coverage, open spans, gaps and jobs."""
+    """Write a step's coverage, open spans, gaps and jobs; raise `StoreError` where a job's name is another market's by now."""
     await _write_spans(connection, changes.markets, keys)
     await _write_open_spans(connection, changes, partition, keys)
     await write_gaps(connection, changes.markets, keys)
     if changes.jobs:
         rows = [_job_values(job, keys) for job in changes.jobs]
-        await connection.execute(_WRITE_JOBS, *zip(*rows, strict=True), partition)
+        written = await connection.fetch(_WRITE_JOBS, *zip(*rows, strict=True), partition)
+        taken = {job.job for job in changes.jobs} - {row["job"] for row in written}
+        if taken:
+            raise StoreError(f"jobs of another market have these names now: {sorted(taken)}")
 
 
 async def _write_spans(

@@ -171,6 +171,11 @@ class PostgresCandleStore:
             await self._markets.ensure(self._pool, markets)
             await self._time_partitions.prepare(event_times)
 
+    async def job_owners(self, jobs: Iterable[str]) -> Mapping[str, str]:
+        """Return whose the jobs of these names are; see `CandleStore`."""
+        async with store_faults(), self._pool.acquire() as connection:
+            return await coverage_table.read_job_owners(connection, jobs)
+
     async def refresh(self, state: PartitionState) -> None:
         """Describe the state's markets by what their rows say now; see `CandleStore`."""
         async with store_faults(), self._pool.acquire() as connection:
@@ -260,7 +265,10 @@ class PostgresStep:
             open_candles={market: list(rows.values()) for market, rows in opened.items()},
             release_rest=release_rest,
             rebuilt=rebuilt,
-            jobs=[job_row(row, names[row["market_key"]]) for row in jobs],
+            # A market that nobody here has met has none of the jobs asked for; to write one of them will be refused.
+            jobs=[
+                job_row(row, names[row["market_key"]]) for row in jobs if row["market_key"] in names
+            ],
         )
 
     async def _held(self, wants: Wants) -> Sequence[Any]:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from vegamite_aggregator.core.job_name import JobNames
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.storable import require_storable
 from vegamite_aggregator.core.timing import Timing
@@ -164,7 +165,8 @@ class Intake(msgspec.Struct, frozen=True):
     `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
     itself, `contradicting` those of them whose content differs from the first, `expired` those too old to be stored, by
     market. `skipped` counts records before the expected offset; reading stops before a record beyond it, whose offset is then
-    `hole`, and before one that was refused and may not be set apart any more, which is then `held`.
+    `hole`, and before one that was refused and may not be set apart any more, which is then `held`. `jobs` are names of
+    jobs whose owner nobody told, with the key of the market that they were taken to be of.
     """
 
     next_offset: int
@@ -180,6 +182,7 @@ class Intake(msgspec.Struct, frozen=True):
     skipped: int = 0
     hole: int | None = None
     held: RefusedRecord | None = None
+    jobs: Mapping[str, str] = {}
 
 
 def read_batch(
@@ -189,13 +192,15 @@ def read_batch(
     partition_of: Callable[[bytes], int],
     timing: Timing,
     letters_left: int | None = None,
+    job_owners: Mapping[str, str] = {},
 ) -> Intake:
     """Return what the records from `state.next_offset` on say; never raises for what is in them.
 
     `partition_of` gives the partition of a market's key: a record in another partition than its market's is refused. At
-    most `letters_left` records are set apart (None: any number).
+    most `letters_left` records are set apart (None: any number). `job_owners` tells by job the key of the market whose job
+    has that name: the same name from another market is a job of its own (`JobNames`).
     """
-    reading = _Reading(state, partition_of, timing, letters_left)
+    reading = _Reading(state, partition_of, timing, letters_left, job_owners)
     next_offset, last_append_time = state.next_offset, state.last_append_time
     skipped, hole = 0, None
     for record in records:
@@ -224,6 +229,7 @@ def read_batch(
         skipped=skipped,
         hole=hole,
         held=reading.held,
+        jobs=reading.names.assumed,
     )
 
 
@@ -256,6 +262,7 @@ class _Reading:
         partition_of: Callable[[bytes], int],
         timing: Timing,
         letters_left: int | None,
+        job_owners: Mapping[str, str],
     ) -> None:
         self.events: list[Event] = []
         self.batches: list[TradeBatch] = []
@@ -265,6 +272,7 @@ class _Reading:
         self.repeated = 0
         self.contradicting = 0
         self.expired: Counter[Market] = Counter()
+        self.names = JobNames(state.jobs.values(), job_owners)
         self._restores = {job.job: job.restores for job in state.jobs.values()}
         self.held: RefusedRecord | None = None
         self._letters_left = letters_left
@@ -296,6 +304,10 @@ class _Reading:
         if market is None:
             return
         self.markets.add(market)
+        if isinstance(decoded, TradesRecord | JobStarted | JobEnded) and decoded.job is not None:
+            name = self.names.name_of(decoded.job, market)
+            if name != decoded.job:
+                decoded = msgspec.structs.replace(decoded, job=name)
         if isinstance(decoded, TradesRecord):
             self._take_trades(record, market, decoded)
         elif isinstance(decoded, SpanClosed):

@@ -8,7 +8,7 @@ each time that a partition changes hands.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from vegamite_aggregator.core.intake import (
     read_batch,
     without_stored,
 )
+from vegamite_aggregator.core.job_name import mistaken
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
@@ -337,6 +338,23 @@ class Worker:
     async def _read(
         self, state: PartitionState, messages: Sequence[Message], *, heavy: bool
     ) -> Intake:
+        """Return what the records say; again where one names a job that the store has of another market."""
+        owners: dict[str, str] = {}
+        while True:
+            intake = await self._read_knowing(owners, state, messages, heavy=heavy)
+            found = await self._store.job_owners(intake.jobs) if intake.jobs else {}
+            if not mistaken(intake.jobs, found):
+                return intake
+            owners.update(found)
+
+    async def _read_knowing(
+        self,
+        job_owners: Mapping[str, str],
+        state: PartitionState,
+        messages: Sequence[Message],
+        *,
+        heavy: bool,
+    ) -> Intake:
         letters_left = state.set_apart.left(
             self._options.letter_limit, now=self._clock.now(), window=self._timing.letter_window
         )
@@ -347,6 +365,7 @@ class Worker:
                 partition_of=self._partition_of,
                 timing=self._timing,
                 letters_left=letters_left,
+                job_owners=job_owners,
             ),
             heavy=heavy,
         )
