@@ -175,7 +175,7 @@ HORIZON_AGE = Gauge(
     "Now less the least horizon of trades: how far back the market goes that expires last; NaN where nothing expires",
 )
 UPKEEP = Gauge(
-    "vegamite_aggregator_upkeep_total",
+    "vegamite_aggregator_upkeep_done",
     "What all maintenances of this database did: archived_files, archived_trades, dropped_tables, deleted_candles",
     ["kind"],
 )
