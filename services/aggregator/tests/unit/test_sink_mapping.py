@@ -76,7 +76,7 @@ class HeldPoints:
             if measurement == "trade" and market in window.markets and inside:
                 times = found.setdefault((market, None), {})
                 trade_id = re.findall(r'trade_id="(.*?)"', fields)[0]
-                times.setdefault(time // 1000, {})[trade_id] = int(slot)
+                times.setdefault(time // 1000, Slots())[trade_id] = int(slot)
         return found
 
     async def candles(self, window: Window) -> dict[Series, dict[int, StateOrder]]:

@@ -40,6 +40,21 @@ class OffsetOutOfRangeError(BusError):
         self.end = end
 
 
+class MissingRecordsError(BusError):
+    """Asked twice, the log gives no record from `offset` to `next_offset` (exclusive) of `partition`.
+
+    Raised anew for as long as that position is asked for; a seek to `next_offset` passes over what is missing.
+    """
+
+    def __init__(self, topic: str, *, partition: int, offset: int, next_offset: int) -> None:
+        super().__init__(
+            f"topic {topic}, partition {partition}: no record {offset}, the next is {next_offset}"
+        )
+        self.partition = partition
+        self.offset = offset
+        self.next_offset = next_offset
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One record as read: its place in the log, when the log appended it (clock microseconds), key and value."""
 

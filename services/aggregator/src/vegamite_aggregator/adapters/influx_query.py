@@ -50,7 +50,7 @@ def stored_trades(
     flux += ' |> keep(columns: ["_time", "_value", "exchange", "symbol", "slot"])'
     for row in _rows(client, flux):
         series: Series = (Market(row["exchange"], row["symbol"]), None)
-        slots = found.setdefault(series, {}).setdefault(from_datetime(row["_time"]), {})
+        slots = found.setdefault(series, {}).setdefault(from_datetime(row["_time"]), Slots())
         slots[row["_value"]] = int(row["slot"])
     return found
 

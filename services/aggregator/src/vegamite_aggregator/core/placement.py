@@ -14,7 +14,7 @@ from vegamite_aggregator.core.point import (
     plain_id,
     trade_point,
 )
-from vegamite_aggregator.core.written import Series, Slots, Written, free_slot
+from vegamite_aggregator.core.written import Series, Slots, Written
 from vegamite_common.domain.candle import Candle, StateOrder
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
@@ -107,13 +107,13 @@ def place_trades(
                 continue
             slots = written.get(series, time)
             if slots is None:
-                slots = {}
+                slots = Slots()
                 written.put(series, time, slots)
             trade_id = plain_id(trade.trade_id)
             if trade_id in slots:
                 held += 1
                 continue
-            slot = slots[trade_id] = free_slot(slots, trade_id)
+            slot = slots.take(trade_id)
             points.append(
                 trade_point(
                     tags, trade, slot=slot, received_time=batch.received_time, origin=batch.origin

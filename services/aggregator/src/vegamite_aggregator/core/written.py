@@ -18,8 +18,48 @@ from vegamite_common.domain.timeframe import Timeframe
 Series: TypeAlias = tuple[Market, Timeframe | None]
 """Trades of a market (no timeframe), or its candles of one."""
 
-Slots: TypeAlias = dict[str, int]
-"""The ids (as points have them) of the trades of one market and microsecond, with their slots."""
+
+class Slots(dict[str, int]):
+    """The ids (as points have them) of the trades of one market and microsecond, with their slots."""
+
+    __slots__ = ("_homes",)
+
+    def __init__(self, slots: Mapping[str, int] | None = None) -> None:
+        """Take what is known already."""
+        super().__init__(slots or {})
+        self._homes: dict[int, _Home] | None = None
+
+    def take(self, trade_id: str) -> int:
+        """Give an id that has none the least slot that no other id of its home has, and return it.
+
+        The time that takes doesn't grow with the ids: venues whose clock has seconds have thousands in one instant.
+        """
+        if self._homes is None:
+            self._homes = {}
+            for other, slot in self.items():
+                self._homes.setdefault(home_of(other), _Home()).taken.add(slot)
+        home = self._homes.setdefault(home_of(trade_id), _Home())
+        while home.least in home.taken:
+            home.least += 1
+        home.taken.add(home.least)
+        super().__setitem__(trade_id, home.least)
+        return home.least
+
+    def __setitem__(self, trade_id: str, slot: int) -> None:
+        """Note the slot that an id has."""
+        self._homes = None
+        super().__setitem__(trade_id, slot)
+
+
+class _Home:
+    """The slots of one home that are taken; below `least` all are."""
+
+    __slots__ = ("least", "taken")
+
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+        self.least = 0
+
 
 EntryT = TypeVar("EntryT")
 
@@ -126,13 +166,3 @@ def windows(
             ]
             start = at
     return asked
-
-
-def free_slot(slots: Slots, trade_id: str) -> int:
-    """Return the least slot that no other id of the same home has; ids are as points have them."""
-    home = home_of(trade_id)
-    taken = {slot for other, slot in slots.items() if home_of(other) == home}
-    slot = 0
-    while slot in taken:
-        slot += 1
-    return slot

@@ -106,6 +106,8 @@ class TradeMapping:
                 partition_of=self._partition_of,
                 timing=self._timing,
             )
+            if intake.hole is not None:
+                raise ValueError(f"partition {partition}: no record {intake.next_offset}")
             batches += intake.trades
             refused += intake.quarantined
             self._known.meet(partition, (batch.market for batch in intake.trades))
@@ -141,7 +143,7 @@ class TradeMapping:
             for series, asked in _inside(unknown, window):
                 there = found.get(series, {})
                 for time in asked:
-                    written.put(series, time, there.get(time, {}))
+                    written.put(series, time, there.get(time, Slots()))
         return sum(map(len, unknown.values()))
 
 

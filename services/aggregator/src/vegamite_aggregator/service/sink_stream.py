@@ -23,7 +23,13 @@ from vegamite_aggregator.ports import PointStore, Rejected, SinkError
 from vegamite_aggregator.service.inbox import Inbox
 from vegamite_aggregator.service.sink_condition import Condition
 from vegamite_aggregator.service.sink_mapping import Placed, TopicMapping
-from vegamite_common.bus.port import BusError, Member, Message, OffsetOutOfRangeError
+from vegamite_common.bus.port import (
+    BusError,
+    Member,
+    Message,
+    MissingRecordsError,
+    OffsetOutOfRangeError,
+)
 from vegamite_common.domain.time import Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.health import Health
@@ -59,6 +65,11 @@ class Progress:
         self.taken = position
         self.told = -1
         self.append_time: Micros | None = None
+
+    def follows(self, messages: Sequence[Message]) -> bool:
+        """Say whether records are the very next ones, none missing, after what was taken and what waits."""
+        expected = self.taken + len(self.inbox)
+        return all(message.offset == expected + at for at, message in enumerate(messages))
 
 
 class _Flight:
@@ -129,6 +140,11 @@ class SinkStream:
             except OffsetOutOfRangeError as error:
                 await self._begin_anew(error)
                 continue
+            except MissingRecordsError as error:
+                fault.failed(error)
+                await self._pass_over(error)
+                await asyncio.sleep(backoff.next_delay())
+                continue
             except BusError as error:
                 fault.failed(error)
                 await asyncio.sleep(backoff.next_delay())
@@ -139,7 +155,9 @@ class SinkStream:
                 progress = self.partitions.get(item.partition)
                 if progress is None:
                     continue
-                if not progress.inbox.put(item):
+                if not progress.follows(item.messages):
+                    await self._read_again(item.partition)
+                elif not progress.inbox.put(item):
                     await self._member.forget([item.partition])
                 elif item.messages:
                     self._something.set()
@@ -163,6 +181,31 @@ class SinkStream:
         )
         progress.inbox.clear()
         progress.taken = progress.position = error.begin
+        await self._seek([error.partition])
+
+    async def _read_again(self, partition: int) -> None:
+        """What came isn't what follows: taken, it would leave out records whose offsets are committed behind it."""
+        progress = self.partitions[partition]
+        log.warning("records came out of order; read again", stream=self.name, partition=partition)
+        progress.inbox.clear()
+        await self._seek([partition])
+
+    async def _pass_over(self, error: MissingRecordsError) -> None:
+        """The log has no such records, asked for them twice: go on behind them once all before them is on its way."""
+        progress = self.partitions.get(error.partition)
+        if progress is None or len(progress.inbox) or progress.taken != error.offset:
+            return
+        lost = error.next_offset - error.offset
+        SINK_LOST.labels(self.name).inc(lost)
+        log.warning(
+            "the log lacks records; passed over",
+            stream=self.name,
+            partition=error.partition,
+            wanted=error.offset,
+            next=error.next_offset,
+            lost=lost,
+        )
+        progress.taken = error.next_offset
         await self._seek([error.partition])
 
     async def _follow_assignment(self) -> None:

@@ -14,7 +14,13 @@ from aiokafka.errors import OffsetOutOfRangeError as KafkaOffsetOutOfRangeError
 from vegamite_common.bus.kafka.connection import KafkaConnection, describe, faults
 from vegamite_common.bus.kafka.direct_records import read_messages
 from vegamite_common.bus.kafka.log_ends import LogEnds, start_consumer, stop_consumer
-from vegamite_common.bus.port import BusError, Fetched, Message, OffsetOutOfRangeError
+from vegamite_common.bus.port import (
+    BusError,
+    Fetched,
+    Message,
+    MissingRecordsError,
+    OffsetOutOfRangeError,
+)
 from vegamite_common.domain.time import Micros
 
 _FETCH_WAIT_MS = 200
@@ -37,6 +43,7 @@ class KafkaReader:
         self._positions: dict[int, int] = {}
         self._told: dict[int, Micros] = {}
         self._holes: dict[int, int] = {}
+        self._missing: MissingRecordsError | None = None
         self._moved = asyncio.Event()
         self._behind_since: float | None = None
         self._closed = False
@@ -82,9 +89,11 @@ class KafkaReader:
     ) -> Sequence[Fetched]:
         """Return what is there, waiting up to `timeout` seconds for a first record.
 
-        Raises `OffsetOutOfRangeError` for a position outside the log and `BusError` while the log can't be reached.
+        Raises `OffsetOutOfRangeError` for a position outside the log, `MissingRecordsError` for one that has no record,
+        and `BusError` while the log can't be reached.
         """
         self._require_open()
+        self._raise_missing()
         records: Mapping[TopicPartition, Sequence[Message]] = {}
         if self._readable():
             await self._replace_stuck_client()
@@ -159,6 +168,8 @@ class KafkaReader:
                 instant = confirmed or messages[-1].append_time
                 fetched.append(Fetched(partition, messages, end, instant))
         self._note_progress(fetched)
+        if not any(item.messages for item in fetched):
+            self._raise_missing()
         if self._ends.error is not None and not any(item.messages for item in fetched):
             raise BusError(
                 f"Kafka, reading {self._topic}: {describe(self._ends.error)}"
@@ -175,15 +186,26 @@ class KafkaReader:
         whole = 0
         while records[whole].offset == expected + whole:
             whole += 1
-        self._ask_again(partition, expected + whole)
+        self._ask_again(partition, expected + whole, came=records[whole].offset)
         return records[:whole]
 
-    def _ask_again(self, partition: int, expected: int) -> None:
-        """What came begins after the position: it was fetched for an earlier one. A second time it is a real hole."""
+    def _ask_again(self, partition: int, expected: int, *, came: int) -> None:
+        """What came begins after the position: it was fetched for an earlier one. A second time it is a real hole.
+
+        That is told once what came with it, of this partition and others, is delivered: their positions are past it.
+        """
         if self._holes.get(partition) == expected:
-            raise BusError(f"topic {self._topic}, partition {partition}: no record {expected}")
+            self._missing = MissingRecordsError(
+                self._topic, partition=partition, offset=expected, next_offset=came
+            )
         self._holes[partition] = expected
         self._consumer.seek(self._at(partition), expected)
+
+    def _raise_missing(self) -> None:
+        """Tell of a hole that was found, where its position is still asked for."""
+        missing, self._missing = self._missing, None
+        if missing is not None and self._positions.get(missing.partition) == missing.offset:
+            raise missing
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         fetch_max_bytes = self._connection.section.fetch_max_bytes
