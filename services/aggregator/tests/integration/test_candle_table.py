@@ -19,6 +19,7 @@ from vegamite_common.messages.trades import SpanOpened, TradesRecord
 QUIET = Market("sim", "QUIET/USD")
 HELD = Market("sim", "HELD/USD")
 EMPTY = Market("sim", "EMPTY/USD")
+WEEK = "timeframe = '1w'"
 ENSURE = "SELECT ensure_market($1, $2, 'spot', 'A', 'B', NULL)"
 
 
@@ -178,3 +179,25 @@ async def test_a_partition_begins_with_gaps_that_wait_and_those_filled_ones_that
     gaps = (await store.load(0, begin_offset=0)).markets[EMPTY].gaps
 
     assert sorted(gaps) == [begins[number] for number in (1, 2, 3, 5, 7, 8, 9)]
+
+
+@pytest.mark.parametrize("timeframe", ["1M", "1d"])
+async def test_a_candle_that_somebody_deleted_does_not_make_the_others_look_new(
+    rig: Any,
+    store: PostgresCandleStore,
+    trade: Callable[..., Trade],
+    timeframe: str,
+) -> None:
+    newest = (await store.load(0, begin_offset=0)).markets[QUIET].newest_event_time
+    key = await rig.pool.fetchval(ENSURE, QUIET.exchange, QUIET.symbol)
+    await rig.pool.execute(
+        "DELETE FROM candle WHERE market_key = $1 AND timeframe = $2", key, timeframe
+    )
+    assert (await store.load(0, begin_offset=0)).markets[QUIET].newest_event_time == newest
+
+    before = {row["open_time"]: row["trade_count"] for row in await candles(rig, QUIET, WEEK)}
+    await rig.publish(record(QUIET, [trade(1_000_000, newest)]))
+    await rig.start()
+    await rig.settled()
+    after = {row["open_time"]: row["trade_count"] for row in await candles(rig, QUIET, WEEK)}
+    assert sum(after.values()) == sum(before.values()) + 1

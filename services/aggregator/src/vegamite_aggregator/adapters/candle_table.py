@@ -115,13 +115,19 @@ _FIRST_OPEN = f"""
     WHERE {OPEN} AND market_key = ANY($1::int[]) GROUP BY market_key, timeframe
 """
 _HELD = f"SELECT {_COLUMNS} FROM candle c WHERE held_by && $1::text[] AND market_key = ANY($2::int[]) LIMIT $3"
-# A trade is in one candle of each timeframe, and the greatest trade in the latest of each: the months' table is the smallest.
+# A trade is in one candle of each timeframe, and the greatest trade in the latest of each: one of them would do. Several, for a
+# row that somebody deleted must not make all that is stored look new; the longest, for their tables are the smallest.
+_LATEST = " UNION ALL ".join(
+    f"""
+        (SELECT last_event_time FROM {candle_table(timeframe)} c
+        WHERE c.market_key = wanted.market_key AND c.timeframe = '{timeframe.value}'
+        ORDER BY open_time DESC LIMIT 1)
+    """
+    for timeframe in (Timeframe.D1, Timeframe.W1, Timeframe.MO1)
+)
 _NEWEST = f"""
-    SELECT wanted.market_key, newest.last_event_time FROM unnest($1::int[]) AS wanted (market_key), LATERAL (
-        SELECT last_event_time FROM {candle_table(Timeframe.MO1)} c
-        WHERE c.market_key = wanted.market_key AND c.timeframe = '{Timeframe.MO1.value}'
-        ORDER BY open_time DESC LIMIT 1
-    ) newest
+    SELECT wanted.market_key, max(latest.last_event_time) AS last_event_time
+    FROM unnest($1::int[]) AS wanted (market_key), LATERAL ({_LATEST}) latest GROUP BY wanted.market_key
 """
 _DELETE = """
     DELETE FROM candle c USING unnest($1::int[], $2::text[], $3::timestamptz[]) AS gone (market_key, timeframe, open_time)
