@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from vegamite_aggregator.adapters.candle_reader import PostgresCandleReader
 from vegamite_aggregator.adapters.maintenance_store import PostgresMaintenanceStore
 from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
@@ -14,7 +15,7 @@ from vegamite_aggregator.config import AggregatorSettings
 from vegamite_aggregator.metrics import SINK_RETRIES
 from vegamite_aggregator.service import AggregatorService
 from vegamite_aggregator.service.maintenance import Maintenance
-from vegamite_aggregator.service.sink import STREAMS, SinkService
+from vegamite_aggregator.service.sink import REVISED_STREAMS, SinkService
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import BusError
 from vegamite_common.runtime.clock import Clock
@@ -51,9 +52,9 @@ async def open_service(
 
 @asynccontextmanager
 async def open_sink(settings: AggregatorSettings) -> AsyncIterator[SinkService]:
-    """Build the role `influx`, which needs Kafka and InfluxDB alone; InfluxDB is first asked when it runs.
+    """Build the role `influx`, which needs Kafka and InfluxDB, and with `read_revised` PostgreSQL; InfluxDB is first asked when it runs.
 
-    Raises `StartError` where the configuration names no InfluxDB, or Kafka can't be had.
+    Raises `StartError` where the configuration names no InfluxDB, or Kafka or the database can't be had.
     """
     # InfluxDB's client takes 35 MB and a second to load, which the other role doesn't pay.
     from vegamite_aggregator.adapters.influx_store import InfluxPointStore
@@ -66,8 +67,9 @@ async def open_sink(settings: AggregatorSettings) -> AsyncIterator[SinkService]:
     async with AsyncExitStack() as stack:
         clock = settings.clock.clock()
         bus = await _open_bus(settings, clock, stack)
+        reader = await _open_reader(settings, stack) if section.read_revised else None
         stores = {}
-        for name in STREAMS:
+        for name in REVISED_STREAMS:
             stores[name] = InfluxPointStore(
                 section,
                 url=section.url,
@@ -75,7 +77,7 @@ async def open_sink(settings: AggregatorSettings) -> AsyncIterator[SinkService]:
                 on_retry=SINK_RETRIES.inc,
             )
             stack.push_async_callback(stores[name].close)
-        yield SinkService(bus=bus, stores=stores, clock=clock, section=section)
+        yield SinkService(bus=bus, stores=stores, clock=clock, section=section, reader=reader)
 
 
 @asynccontextmanager
@@ -113,6 +115,13 @@ async def _open_resources(settings: AggregatorSettings, stack: AsyncExitStack) -
     pool = await open_pool(settings.postgres, application_name="vegamite-aggregator")
     stack.push_async_callback(pool.close)
     return Resources(clock=clock, bus=await _open_bus(settings, clock, stack), pool=pool)
+
+
+async def _open_reader(settings: AggregatorSettings, stack: AsyncExitStack) -> PostgresCandleReader:
+    pool = await open_pool(settings.postgres, application_name="vegamite-influx")
+    stack.push_async_callback(pool.close)
+    await wait_for_schema(pool, minimum=SCHEMA_MINIMUM, own=SCHEMA_VERSION)
+    return PostgresCandleReader(pool)
 
 
 async def _open_bus(settings: AggregatorSettings, clock: Clock, stack: AsyncExitStack) -> KafkaBus:

@@ -130,7 +130,10 @@ class InfluxSection(Section):
     """Certificates (PEM) of those who may sign the server's."""
 
     group: str = Field(default="vegamite-influx", min_length=1, max_length=190)
-    """Begins the names of the two Kafka consumer groups: `.trades` and `.candles` follow."""
+    """Begins the names of the Kafka consumer groups: `.trades`, `.candles` and `.status` follow."""
+
+    read_revised: bool = False
+    """Whether candles of which so many were revised that no topic has them are read from PostgreSQL."""
 
     manage_buckets: bool = True
     """Whether missing buckets are made, and retention is set, at the start."""
@@ -177,7 +180,7 @@ class InfluxSection(Section):
     """Most random delay before a batch is sent, for many sinks before one server."""
 
     memory_points: int = Field(default=200_000, ge=1_000)
-    """How many written points' identities stay in memory, for each of the two topics."""
+    """How many written points' identities stay in memory, for trades and for candles."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:

@@ -195,6 +195,7 @@ SINK_STATE = from_zero(
     "refused",
     "missing",
     "rejecting",
+    "unread",
 )
 SINK_LAG = Gauge(
     "vegamite_aggregator_sink_lag_records",
@@ -214,7 +215,7 @@ SINK_POINTS = from_zero(
     ),
     *(
         (topic, outcome)
-        for topic in ("trades", "candles")
+        for topic in ("trades", "candles", "status")
         for outcome in ("written", "held", "expired", "rejected")
     ),
 )
@@ -239,6 +240,7 @@ SINK_FAILURES = from_zero(
     "refused",
     "missing",
     "rejecting",
+    "unread",
 )
 SINK_RETRIES = Counter(
     "vegamite_aggregator_sink_retries_total", "Requests that InfluxDB's client sent again by itself"
@@ -256,4 +258,5 @@ SINK_LOST = from_zero(
     ),
     "trades",
     "candles",
+    "status",
 )

@@ -16,14 +16,14 @@ from vegamite_aggregator.core.retention import Retention
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.core.verification import Scope, StoredState
 from vegamite_aggregator.core.written import Series, Slots, Window
-from vegamite_common.domain.candle import StateOrder
+from vegamite_common.domain.candle import Candle, StateOrder
 from vegamite_common.domain.coverage import SpanSet
 from vegamite_common.domain.market import Contract, Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Trade
 
-SinkTrouble: TypeAlias = Literal["away", "refused", "missing", "rejecting"]
+SinkTrouble: TypeAlias = Literal["away", "refused", "missing", "rejecting", "unread"]
 """What keeps the sink from writing."""
 
 
@@ -132,7 +132,8 @@ class SinkError(Exception):
     """InfluxDB didn't do what it was asked; `state` says what kind of trouble that is, and trying again may help.
 
     `away`: not reached, too slow, overloaded or failing. `refused`: the token isn't good for it. `missing`: no such bucket
-    or organisation. `rejecting`: it calls everything wrong that it is given.
+    or organisation. `rejecting`: it calls everything wrong that it is given. `unread`: what is to be written can't be read
+    from the system of record.
     """
 
     def __init__(self, state: SinkTrouble, text: str) -> None:
@@ -182,6 +183,32 @@ class PointStore(Protocol):
 
     async def close(self) -> None:
         """Give up what is under way, and disconnect."""
+
+
+class CandlePage(msgspec.Struct, frozen=True):
+    """Stored candles of a range in order of open time, all there are up to `to_time` (exclusive)."""
+
+    candles: tuple[Candle, ...]
+    to_time: Micros
+
+
+class CandleReader(Protocol):
+    """The candles of the system of record, seen by the sink."""
+
+    async def page(
+        self,
+        market: Market,
+        timeframe: Timeframe,
+        *,
+        from_time: Micros,
+        to_time: Micros,
+        limit: int,
+    ) -> CandlePage:
+        """Return the first at most `limit` candles with open times in [from_time, to_time); raises `StoreError`.
+
+        A market that isn't known has none.
+        """
+        ...
 
 
 class ImpossibleTrade(msgspec.Struct, frozen=True):

@@ -48,7 +48,7 @@ class HoledMember:
             self.position = None
 
     async def poll(self, *, max_records: int, timeout: float) -> Sequence[Fetched]:  # noqa: ASYNC109
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)  # how long this log has nothing new; the loop goes on meanwhile
         position = self.position
         ahead = [offset for offset in self.log if position is not None and offset >= position]
         if position is None or not ahead:

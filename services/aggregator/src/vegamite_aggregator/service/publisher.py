@@ -160,7 +160,8 @@ class Publisher:
 
     async def _publish_rows(self) -> int:
         rows = await self._outbox.waiting(self._partition, after=0, limit=OUTBOX_ROWS)
-        for topic in dict.fromkeys(row.topic for row in rows):
+        # States before what tells of others: whoever is told to read again has been told those.
+        for topic in sorted({row.topic for row in rows}):
             await self._send(topic, [(row.key, row.value) for row in rows if row.topic == topic])
         if rows:
             await self._outbox.delete(_ids(rows))

@@ -1,4 +1,7 @@
-"""The role `influx`: trades and candles, as the topics have them, into InfluxDB; nothing of PostgreSQL is needed."""
+"""The role `influx`: trades and candles, as the topics have them, into InfluxDB.
+
+Nothing of PostgreSQL is needed for that. Candles that were revised in bulk are in no topic: they alone come from there.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,12 +10,13 @@ import structlog
 
 from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.metrics import SINK_LAG, SINK_LAG_SECONDS
-from vegamite_aggregator.ports import PointStore, SinkError
+from vegamite_aggregator.ports import CandleReader, PointStore, SinkError
 from vegamite_aggregator.service.aggregator import timing_of
 from vegamite_aggregator.service.sink_condition import Condition
 from vegamite_aggregator.service.sink_mapping import CandleMapping, TopicMapping, TradeMapping
+from vegamite_aggregator.service.sink_revision import STREAM, RevisionMapping
 from vegamite_aggregator.service.sink_stream import SinkStream
-from vegamite_common.bus.port import CANDLES, TRADES, Bus, BusError
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError
 from vegamite_common.domain.time import SECOND
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
@@ -25,6 +29,9 @@ MEASURE_SECONDS = 2.0
 STREAMS = {"trades": TRADES, "candles": CANDLES}
 """What the sink reads, each in a group of its own."""
 
+REVISED_STREAMS = {**STREAMS, STREAM: STATUS}
+"""What it reads where it may ask PostgreSQL, too."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -34,15 +41,23 @@ class SinkService:
     name = "aggregator"
 
     def __init__(
-        self, *, bus: Bus, stores: Mapping[str, PointStore], clock: Clock, section: InfluxSection
+        self,
+        *,
+        bus: Bus,
+        stores: Mapping[str, PointStore],
+        clock: Clock,
+        section: InfluxSection,
+        reader: CandleReader | None = None,
     ) -> None:
-        """Take a store for each of `trades` and `candles`: each has its own flight under way."""
+        """Take a store for each of `STREAMS`, with `reader` of `REVISED_STREAMS`: each has its own flight under way."""
+        self._reader = reader
+        self._topics = STREAMS if reader is None else REVISED_STREAMS
         self.health = Health("sink")
         self._bus = bus
         self._stores = stores
         self._clock = clock
         self._section = section
-        self._condition = Condition(self.health, tuple(STREAMS))
+        self._condition = Condition(self.health, tuple(self._topics))
         self._streams: list[SinkStream] = []
 
     async def run(self, stop: Stop) -> None:
@@ -51,10 +66,12 @@ class SinkService:
         if not await self._prepare(stop):
             return
         try:
-            for name, topic in STREAMS.items():
+            for name, topic in self._topics.items():
                 if not await self._open_stream(name, topic, stop):
                     return
-            log.info("sink joined", groups=[f"{self._section.group}.{name}" for name in STREAMS])
+            log.info(
+                "sink joined", groups=[f"{self._section.group}.{name}" for name in self._topics]
+            )
             async with asyncio.TaskGroup() as group:
                 measuring = group.create_task(self._keep_measuring(), name="sink-measures")
                 running = [group.create_task(stream.run(stop)) for stream in self._streams]
@@ -73,11 +90,11 @@ class SinkService:
             try:
                 await self._stores["trades"].prepare()
             except SinkError as error:
-                for name in STREAMS:
+                for name in self._topics:
                     self._condition.failed(name, error)
                 await stop.wait_for(backoff.next_delay())
                 continue
-            for name in STREAMS:
+            for name in self._topics:
                 self._condition.went_well(name)
             return True
         return False
@@ -114,6 +131,16 @@ class SinkService:
         store = self._stores[name]
         if name == "candles":
             return CandleMapping(store, self._section, clock=self._clock, partitions=partitions)
+        if self._reader is not None and name == STREAM:
+            candles = next(stream for stream in self._streams if stream.name == "candles")
+            return RevisionMapping(
+                store,
+                self._reader,
+                self._section,
+                clock=self._clock,
+                partitions=partitions,
+                candles_written=candles.all_written,
+            )
         return TradeMapping(
             store,
             self._section,

@@ -6,10 +6,11 @@ from vegamite_aggregator.metrics import SINK_FAILURES, SINK_STATE
 from vegamite_aggregator.ports import SinkError
 from vegamite_common.runtime.health import Health
 
-_STATES = ("writing", "starting", "away", "rejecting", "missing", "refused")
+_STATES = ("writing", "starting", "unread", "away", "rejecting", "missing", "refused")
 """From good to bad."""
 
 _WORDS = {
+    "unread": "PostgreSQL can't be asked for candles that were revised",
     "away": "InfluxDB doesn't take points",
     "rejecting": "InfluxDB calls every point wrong",
     "missing": "InfluxDB has no such bucket or organisation",

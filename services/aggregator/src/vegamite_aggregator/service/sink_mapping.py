@@ -112,7 +112,7 @@ class TradeMapping:
             refused += intake.quarantined
             self._known.meet(partition, (batch.market for batch in intake.trades))
         read = await self._learn(batches)
-        oldest = _oldest(self._section, self._clock).get("recent")
+        oldest = oldest_kept(self._section, self._clock).get("recent")
         placement = place_trades(self._known.written, batches, oldest=oldest)
         self._known.shrink(read + len(placement.points))
         return Placed(placement, tuple(refused))
@@ -182,7 +182,7 @@ class CandleMapping:
             self._known.written,
             states,
             bucket_of=self._bucket_of,
-            oldest=_oldest(self._section, self._clock),
+            oldest=oldest_kept(self._section, self._clock),
         )
         self._known.shrink(read + len(placement.points))
         return Placed(placement, tuple(refused))
@@ -238,8 +238,8 @@ def _inside(
         yield series, [time for time in times if window.first <= time <= window.last]
 
 
-def _oldest(section: InfluxSection, clock: Clock) -> dict[BucketRole, Micros]:
-    """The first instant that each bucket keeps, where it doesn't keep all."""
+def oldest_kept(section: InfluxSection, clock: Clock) -> dict[BucketRole, Micros]:
+    """Return the first instant that each bucket keeps, where it doesn't keep all."""
     days: dict[BucketRole, int] = {
         "recent": section.retention_days,
         "downsampled": section.downsampled_retention_days,

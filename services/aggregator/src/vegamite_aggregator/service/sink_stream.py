@@ -125,6 +125,23 @@ class SinkStream:
                 loop.cancel()
         await self._commit()
 
+    async def all_written(self, partition: int) -> None:
+        """Return once InfluxDB has all that the log has of a partition now, whichever member of the group sees to that."""
+        fault = RepeatedFault("the log can't be asked", over="the log can be asked again")
+        end: int | None = None
+        while True:
+            try:
+                if end is None:
+                    end = (await self._member.end_offsets([partition]))[partition]
+                told = await self._member.committed([partition])
+            except BusError as error:
+                fault.failed(error)
+            else:
+                fault.went_well()
+                if told.get(partition, 0) >= end:
+                    return
+            await asyncio.sleep(COMMIT_SECONDS / 4)
+
     async def close(self) -> None:
         """Leave the group."""
         await self._member.close()
