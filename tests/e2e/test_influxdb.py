@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,9 +24,16 @@ from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.number import canonical
-from vegamite_common.domain.time import SECOND
+from vegamite_common.domain.time import MINUTE, SECOND
 from vegamite_common.domain.trade import Origin, Trade
-from vegamite_common.messages.trades import TradesRecord, encode_trades
+from vegamite_common.messages.trades import (
+    Heartbeat,
+    JobEnded,
+    JobStarted,
+    TradesRecord,
+    TradesTopicRecord,
+    encode_trades,
+)
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 from vegamite_common.testing.eventually import eventually
@@ -35,6 +43,8 @@ from vegamite_common.testing.services.kafka import KafkaServer
 
 PARTITIONS = 3
 MARKET = Market("binance", "XRP/ETH")
+REPAIRED = Market("kraken", "XRP/ETH")
+MINUTES = 600
 FIELDS = (
     "open", "high", "low", "close", "volume", "quote_volume", "buy_volume", "trade_count",
     "complete", "revision", "as_of",
@@ -69,6 +79,7 @@ class DataPath:
             "influxdb": {
                 "url": self.influx.address.url,
                 "token": token,
+                "read_revised": True,
                 "retry_interval_ms": 50,
                 "max_retry_interval_ms": 500,
             },
@@ -155,8 +166,34 @@ def records_of(recorded: Sequence[Any], random: Random) -> list[TradesRecord]:
     return [again for record in records for again in [record] * (1 + (random.random() < 0.1))]
 
 
-async def publish(bus: KafkaBus, records: Sequence[TradesRecord]) -> None:
+def job_of(begin: int) -> list[TradesTopicRecord]:
+    """A backfill of another market, with a trade in each of so many minutes that nobody publishes their candles."""
+    name: Any = {"exchange": REPAIRED.exchange, "symbol": REPAIRED.symbol}
+    trades = [
+        Trade(
+            trade_id=f"b{number}",
+            sequence=number,
+            event_time=begin + number * MINUTE,
+            price=canonical(Decimal(1000 + number) / 7),
+            amount=Decimal(3),
+        )
+        for number in range(MINUTES)
+    ]
+    record = TradesRecord(
+        **name, received_time=trades[-1].event_time, origin=Origin.BACKFILL, job="repair",
+        trades=tuple(trades),
+    )  # fmt: skip
+    return [
+        JobStarted(**name, job="repair", origin=Origin.BACKFILL),
+        record,
+        JobEnded(**name, job="repair"),
+    ]
+
+
+async def publish(bus: KafkaBus, records: Sequence[TradesTopicRecord]) -> None:
     for record in records:
+        if isinstance(record, Heartbeat):
+            raise TypeError("a heartbeat is of no market")
         key = record.market.key.encode()
         await bus.producer().publish(
             TRADES, partition_for(key, PARTITIONS), [(key, encode_trades(record))]
@@ -251,7 +288,11 @@ async def test_the_recorded_day_is_the_same_in_influxdb_also_when_that_is_killed
     records = records_of(recorded_day.trades, Random(7))
     half, quarter = len(records) // 2, len(records) // 4
     begun = len({trade.trade_id for record in records[:half] for trade in record.trades})
-    all_day = len(recorded_day.trades)
+    all_day = len(recorded_day.trades) + MINUTES
+    rest: list[TradesTopicRecord] = [
+        *records[half:],
+        *job_of(recorded_day.trades[0].event_time * 1000),
+    ]
     pool = await asyncpg.create_pool(path.database, min_size=1, max_size=2)
     bus = KafkaBus(KafkaSection(bootstrap_servers=path.kafka.bootstrap), SystemClock())
     await bus.start()
@@ -262,7 +303,7 @@ async def test_the_recorded_day_is_the_same_in_influxdb_also_when_that_is_killed
         await eventually(lambda: assert_settled(path, pool, begun), timeout_s=90)
         await assert_equal_trades(path, pool, begun)
 
-        for part in (records[half : half + quarter], records[half + quarter :]):
+        for part in (rest[:quarter], rest[quarter:]):
             await asyncio.to_thread(path.influx.kill)
             await publish(bus, part)
 
@@ -275,6 +316,7 @@ async def test_the_recorded_day_is_the_same_in_influxdb_also_when_that_is_killed
             await asyncio.to_thread(path.influx.start)
         await eventually(lambda: assert_settled(path, pool, all_day), timeout_s=90)
 
+        assert await revised_written(path) >= 2 * MINUTES
         # Another one, which begins where the first one was: nothing changes.
         await asyncio.to_thread(path.sink.stop)
         await asyncio.to_thread(path.sink.start)
@@ -287,9 +329,22 @@ async def test_the_recorded_day_is_the_same_in_influxdb_also_when_that_is_killed
         await pool.close()
 
 
+async def revised_written(path: DataPath) -> float:
+    """How many candles the sink had to read because no topic has them."""
+    _, text = await path.answer("/metrics")
+    (line,) = (
+        line
+        for line in text.splitlines()
+        if line.startswith("vegamite_aggregator_sink_points_total{")
+        and 'topic="status"' in line
+        and 'outcome="written"' in line
+    )
+    return float(line.split()[-1])
+
+
 async def assert_caught_up(path: DataPath) -> None:
     code, text = await path.answer("/metrics")
     lines = [line for line in text.splitlines() if "sink_lag_records{" in line]
     assert code == 200
-    assert len(lines) == 2 * PARTITIONS
+    assert len(lines) == 3 * PARTITIONS
     assert all(line.endswith(" 0.0") for line in lines), lines
