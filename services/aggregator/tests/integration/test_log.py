@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from vegamite_common.bus.port import DEAD_LETTERS, TRADES
 from vegamite_common.domain.market import Market
@@ -373,6 +374,24 @@ async def test_a_rebuild_repairs_candles_that_somebody_spoilt(
     revised = [item for item in await rig.published() if item.type == "revision"]
     assert {item.reason for item in revised} == {"correction"}
     assert {candle.timeframe for item in revised for candle in item.candles} == {"1m", "1d"}
+
+
+async def test_what_follows_a_rebuild_in_its_batch_is_read_without_loading_anew(
+    rig: Any, trades: Callable[..., list[Trade]]
+) -> None:
+    made = trades(count=300, begin=rig.clock.now() - DAY)
+    again = Rebuild(**NAME, from_time=made[0].event_time, to_time=made[-1].event_time + 1)
+    parts = [record(made[at : at + 60]) for at in range(0, 300, 60)]
+    await rig.publish(*[each for part in parts for each in (part, again, again)])
+    labels = {"outcome": "fence_lost"}
+    before = REGISTRY.get_sample_value("vegamite_aggregator_steps_total", labels) or 0
+    await rig.start()
+    await rig.settled()
+    assert await rig.pool.fetchval("SELECT count(*) FROM trade") == len(made)
+    assert (
+        await rig.pool.fetchval("SELECT sum(trade_count) FROM candle WHERE timeframe = '1m'") == 300
+    )
+    assert (REGISTRY.get_sample_value("vegamite_aggregator_steps_total", labels) or 0) == before
 
 
 async def test_trades_of_long_ago_find_their_partitions_made(

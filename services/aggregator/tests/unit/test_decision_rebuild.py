@@ -96,6 +96,33 @@ def test_a_rebuild_corrects_what_differs_and_revises_nothing_else(
     world.check_memory()
 
 
+def test_two_rebuilds_of_one_month_give_it_one_right_content_after_the_other(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.clock += 40 * DAY
+    march = NOON + 12 * HOUR
+    world.send_trades(MARKET, [trade(n, march + n * 6 * HOUR) for n in range(40)])
+    world.step()
+    for day in (march, march + 3 * DAY):
+        spoil(world, Timeframe.D1, day, volume=Decimal(9))
+    spoil(world, Timeframe.MO1, march, volume=Decimal(50))
+    world.restart()
+    world.reader.records.clear()
+    for day in (march, march + 3 * DAY):
+        world.send(Rebuild(**ABOUT, from_time=day, to_time=day + DAY))
+    world.settle()
+
+    world.check_contents()
+    revisions = [
+        (candle.as_of, candle.revision, candle.volume)
+        for record in world.reader.records
+        for candle in record.candles
+        if candle.timeframe is Timeframe.MO1
+    ]
+    # One a step, each the sum of the days as they then are.
+    assert revisions == [(1, 1, Decimal(45)), (2, 2, Decimal(40))]
+
+
 def test_a_rebuild_removes_candles_without_trades_and_says_where(
     world: Any, trade: MakeTrade
 ) -> None:

@@ -42,6 +42,30 @@ def test_a_full_inbox_takes_nothing_more_until_it_is_cleared() -> None:
     assert offsets(inbox.take(max_records=9, max_bytes=10_000)) == [10, 11]
 
 
+def test_what_is_put_back_comes_next_and_counts_as_before() -> None:
+    inbox = Inbox(max_bytes=1000)
+    inbox.put(fetched(0, 4))
+    taken = inbox.take(max_records=9, max_bytes=10_000)
+    inbox.put_back(taken[2:])
+    assert len(inbox) == 2
+    assert offsets(inbox.take(max_records=1, max_bytes=10_000)) == [2]
+    assert inbox.put(fetched(4, 4)), "there is room again"
+    assert not inbox.put(fetched(8, 1)), "and then there is none"
+    assert offsets(inbox.take(max_records=9, max_bytes=10_000)) == [3, 4, 5, 6, 7]
+    inbox.put_back([])
+    assert not inbox
+
+
+async def test_what_is_put_back_is_not_waited_for() -> None:
+    inbox = Inbox(max_bytes=1000)
+    inbox.put(fetched(0, 2))
+    taken = inbox.take(max_records=9, max_bytes=10_000)
+    waiting = asyncio.create_task(inbox.wait(60))
+    await asyncio.sleep(0)
+    inbox.put_back(taken[1:])
+    await asyncio.wait_for(waiting, 5)
+
+
 def test_a_look_at_the_end_needs_no_room() -> None:
     inbox = Inbox(max_bytes=1000)
     inbox.put(fetched(0, 10))

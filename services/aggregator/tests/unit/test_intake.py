@@ -321,6 +321,24 @@ def test_records_read_before_are_skipped_and_a_hole_stops_the_reading(trade: Mak
     assert intake.last_append_time == NOON + 6
 
 
+def test_reading_ends_after_a_rebuild_and_goes_on_behind_it(trade: MakeTrade) -> None:
+    rebuild = Rebuild(**ABOUT, from_time=1, to_time=2)
+    one, other = (trades_record(trade(number, NOON)) for number in (1, 2))
+    values: list[TradesTopicRecord] = [one, rebuild, rebuild, other]
+    records = [Record(at, NOON + at, KEY, encode_trades(value)) for at, value in enumerate(values)]
+    read_so_far = [
+        read_batch(state(at), records, partition_of=partition_of, timing=TIMING) for at in (0, 2, 3)
+    ]
+
+    assert [intake.next_offset for intake in read_so_far] == [2, 3, 4]
+    assert [intake.events for intake in read_so_far] == [
+        (TradesArrived(0), rebuild),
+        (rebuild,),
+        (TradesArrived(3),),
+    ]
+    assert [intake.hole for intake in read_so_far] == [None, None, None]
+
+
 def test_what_the_store_had_already_is_left_out(trade: MakeTrade) -> None:
     intake = read(trades_record(trade(1, NOON), trade(2, NOON)), trades_record(trade(3, NOON)))
     kept = without_stored(intake.trades, {(MARKET, NOON, "1"), (MARKET, NOON, "3")})
@@ -433,16 +451,21 @@ def test_no_bytes_stop_the_partition_and_none_cost_a_good_neighbour(
     for number, (key, value) in enumerate(foreign):
         records.append(Record(2 * number, NOON + number, key, value))
         records.append(Record(2 * number + 1, NOON + number, KEY, encode_trades(good(number))))
-    intake = read_batch(state(), records, partition_of=partition_of, timing=TIMING)
-
-    assert intake.next_offset == len(records)
-    stored = {batch.offset: batch.trades for batch in intake.trades}
+    intakes: list[Intake] = []
+    at = 0
+    while at < len(records):  # reading ends after a rebuild, and after nothing else
+        intakes.append(read_batch(state(at), records, partition_of=partition_of, timing=TIMING))
+        assert at < intakes[-1].next_offset
+        at = intakes[-1].next_offset
+        assert at == len(records) or isinstance(intakes[-1].events[-1], Rebuild)
+    stored = {batch.offset: batch.trades for intake in intakes for batch in intake.trades}
+    all_refused = [one for intake in intakes for one in intake.refused]
     for number in range(len(foreign)):
         assert stored[2 * number + 1] == good(number).trades
-    refused = {one.record.offset: one for one in intake.refused}
-    assert len(refused) == len(intake.refused), "one letter a record"
-    assert refused.keys() == {one.offset for one in intake.quarantined}
-    for letter in publish_dead_letters(intake.refused, epoch=1, partition=3):
+    refused = {one.record.offset: one for one in all_refused}
+    assert len(refused) == len(all_refused), "one letter a record"
+    assert refused.keys() == {one.offset for intake in intakes for one in intake.quarantined}
+    for letter in publish_dead_letters(all_refused, epoch=1, partition=3):
         told = decode_dead_letter(letter.value)
         key, value = foreign[told.offset // 2]
         assert told.offset % 2 == 0, "a good record was set apart"

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from vegamite_aggregator.core.demand import Wants
+from vegamite_aggregator.core.horizon import Horizon
 from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, HOUR, MINUTE, SECOND, parse_time
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
-from vegamite_common.messages.trades import Heartbeat, JobEnded, Rebuild, SpanOpened
+from vegamite_common.messages.trades import Heartbeat, JobEnded, JobStarted, Rebuild, SpanOpened
 
 NOON = parse_time("2024-02-29T12:00:00Z")
 MARKET = Market("kraken", "BTC/USD")
@@ -147,16 +148,31 @@ def test_a_job_that_is_over_asks_for_what_it_holds(world: Any, trade: MakeTrade)
     assert wants(world).released == {"j"}
 
 
-def test_rebuilds_ask_for_whole_days_and_the_longer_candles_over_them(world: Any) -> None:
-    world.send(Rebuild(**ABOUT, from_time=NOON, to_time=NOON + HOUR))
+def test_a_rebuild_asks_for_whole_days_and_the_longer_candles_over_them(world: Any) -> None:
     world.send(Rebuild(**ABOUT, from_time=NOON + 2 * HOUR, to_time=NOON + 12 * HOUR + 1))
-    world.send(Rebuild(**ABOUT, from_time=NOON + 9 * DAY, to_time=NOON + 9 * DAY + 1))
-    asked = wants(world).rebuilds
+    (asked,) = wants(world).rebuilds
 
     midnight = NOON - 12 * HOUR
-    assert [(one.from_time, one.to_time) for one in asked] == [
-        (midnight, midnight + 2 * DAY),
-        (midnight + 9 * DAY, midnight + 10 * DAY),
-    ]
-    assert asked[0].days_from == parse_time("2024-02-01T00:00:00Z")
-    assert asked[0].days_to == parse_time("2024-04-01T00:00:00Z")
+    assert (asked.from_time, asked.to_time) == (midnight, midnight + 2 * DAY)
+    assert asked.days_from == parse_time("2024-02-01T00:00:00Z")
+    assert asked.days_to == parse_time("2024-04-01T00:00:00Z")
+
+
+def test_however_many_rebuilds_wait_a_step_asks_for_one(world: Any, trade: MakeTrade) -> None:
+    first = NOON - 412 * DAY
+    span = (first, first + 400 * DAY)
+    world.store.horizons[MARKET] = Horizon(trades=NOON - 12 * HOUR)
+    world.restart()
+    world.send(JobStarted(**ABOUT, job="j", origin=Origin.IMPORT, restores=span))
+    world.send_trades(MARKET, [trade(1, first + HOUR)], origin=Origin.IMPORT, job="j")
+    days = [day - day % DAY for day in range(first, first + 400 * DAY, DAY)][1:]
+    for day in days:
+        world.send(Rebuild(**ABOUT, from_time=day, to_time=day + DAY, restored_since=days[0]))
+    asked = []
+    while world.state.next_offset < len(world.log):
+        ranges = wants(world).rebuilds
+        assert len(ranges) == 1
+        asked += [(one.from_time, one.to_time) for one in ranges]
+        world.step()
+
+    assert asked == [(day, day + DAY) for day in days]

@@ -22,7 +22,7 @@ from vegamite_common.domain.time import DAY, MINUTE, SECOND, parse_time
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.candles import CandlesRecord, ChangeType, encode_candles
-from vegamite_common.messages.trades import TradesRecord, encode_trades
+from vegamite_common.messages.trades import Rebuild, TradesRecord, encode_trades
 from vegamite_common.testing.manual_clock import ManualClock
 
 NOON = parse_time("2026-01-15T12:00:00Z")
@@ -133,7 +133,9 @@ def a_trade(trade_id: str, *, at: int = NOON, price: str = "1.5") -> Trade:
     )
 
 
-def messages(*records: TradesRecord | CandlesRecord, start: int = 0) -> dict[int, list[Message]]:
+def messages(
+    *records: TradesRecord | Rebuild | CandlesRecord, start: int = 0
+) -> dict[int, list[Message]]:
     return {
         0: [
             Message(
@@ -282,6 +284,20 @@ async def test_what_the_aggregator_refuses_is_refused_here() -> None:
     placed = await carry(trade_mapping(store), store, {0: [*taken[0], wrong_key, no_record]})
     assert [refused.reason for refused in placed.refused] == ["future", "key", "undecodable"]
     assert store.trade_ids() == ["A/USD 2", "B/USD 3"]
+
+
+async def test_what_follows_rebuilds_among_the_records_is_taken_too() -> None:
+    store = HeldPoints()
+    asked = Rebuild(exchange="sim", symbol="A/USD", from_time=NOON, to_time=NOON + 1)
+    log: list[TradesRecord | Rebuild] = [
+        asked,
+        trades_of(MARKETS[0], a_trade("1")),
+        asked,
+        asked,
+        trades_of(MARKETS[1], a_trade("2")),
+    ]
+    await carry(trade_mapping(store), store, messages(*log, start=7))
+    assert store.trade_ids() == ["A/USD 1", "B/USD 2"]
 
 
 async def test_candle_records_that_cannot_be_are_refused_and_the_others_taken() -> None:

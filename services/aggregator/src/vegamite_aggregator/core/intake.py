@@ -165,8 +165,8 @@ class Intake(msgspec.Struct, frozen=True):
     `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
     itself, `contradicting` those of them whose content differs from the first, `expired` those too old to be stored, by
     market. `skipped` counts records before the expected offset; reading stops before a record beyond it, whose offset is then
-    `hole`, and before one that was refused and may not be set apart any more, which is then `held`. `jobs` are names of
-    jobs whose owner nobody told, with the key of the market that they were taken to be of.
+    `hole`, and before one that was refused and may not be set apart any more, which is then `held`, and after a `Rebuild`.
+    `jobs` are names of jobs whose owner nobody told, with the key of the market that they were taken to be of.
     """
 
     next_offset: int
@@ -198,7 +198,8 @@ def read_batch(
 
     `partition_of` gives the partition of a market's key: a record in another partition than its market's is refused. At
     most `letters_left` records are set apart (None: any number). `job_owners` tells by job the key of the market whose job
-    has that name: the same name from another market is a job of its own (`JobNames`).
+    has that name: the same name from another market is a job of its own (`JobNames`). Reading ends after a `Rebuild`: what
+    it loads has no bound but its own length, so a step has one at most, and whoever calls goes on at `next_offset`.
     """
     reading = _Reading(state, partition_of, timing, letters_left, job_owners)
     next_offset, last_append_time = state.next_offset, state.last_append_time
@@ -215,6 +216,8 @@ def read_batch(
             break
         next_offset = record.offset + 1
         last_append_time = record.append_time
+        if reading.full:
+            break
     return Intake(
         next_offset=next_offset,
         last_append_time=last_append_time,
@@ -275,6 +278,7 @@ class _Reading:
         self.names = JobNames(state.jobs.values(), job_owners)
         self._restores = {job.job: job.restores for job in state.jobs.values()}
         self.held: RefusedRecord | None = None
+        self.full = False
         self._letters_left = letters_left
         self._state = state
         self._partition_of = partition_of
@@ -329,6 +333,7 @@ class _Reading:
             self.events.append(JobOver(decoded.job, market, record.append_time, decoded.unfillable))
         else:
             self.events.append(decoded)
+            self.full = isinstance(decoded, Rebuild)
 
     def _market(
         self,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from vegamite_common.bus.port import Fetched, Message
 from vegamite_common.domain.time import Micros
@@ -56,6 +57,13 @@ class Inbox:
         if not self._messages:
             self._something.clear()
         return taken
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Have the last of those that were taken be the next again, in their order, room or not."""
+        self._messages.extendleft(reversed(messages))
+        self._bytes += sum(len(message.value) + RECORD_OVERHEAD for message in messages)
+        if messages:
+            self._something.set()
 
     def clear(self) -> None:
         """Forget all: reading starts anew."""

@@ -1,12 +1,12 @@
 """From the records of one topic to the points that InfluxDB lacks: reads what has to be known, then places."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from vegamite_aggregator.config import InfluxSection
-from vegamite_aggregator.core.intake import Quarantined, TradeBatch, read_batch
+from vegamite_aggregator.core.intake import Intake, Quarantined, TradeBatch, read_batch
 from vegamite_aggregator.core.placement import (
     MarketCandles,
     Placement,
@@ -100,17 +100,10 @@ class TradeMapping:
         batches: list[TradeBatch] = []
         refused: list[Quarantined] = []
         for partition, messages in taken.items():
-            intake = read_batch(
-                _state_of(partition, messages[0].offset),
-                messages,
-                partition_of=self._partition_of,
-                timing=self._timing,
-            )
-            if intake.hole is not None:
-                raise ValueError(f"partition {partition}: no record {intake.next_offset}")
-            batches += intake.trades
-            refused += intake.quarantined
-            self._known.meet(partition, (batch.market for batch in intake.trades))
+            for intake in self._intakes(partition, messages):
+                batches += intake.trades
+                refused += intake.quarantined
+                self._known.meet(partition, (batch.market for batch in intake.trades))
         read = await self._learn(batches)
         oldest = oldest_kept(self._section, self._clock).get("recent")
         placement = place_trades(self._known.written, batches, oldest=oldest)
@@ -120,6 +113,21 @@ class TradeMapping:
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget what was known of these partitions' markets."""
         self._known.forget(partitions)
+
+    def _intakes(self, partition: int, messages: Sequence[Message]) -> Iterator[Intake]:
+        """Yield what the records say, one intake up to each rebuild; ValueError where one is missing between them."""
+        position = messages[0].offset
+        while position <= messages[-1].offset:
+            intake = read_batch(
+                _state_of(partition, position),
+                messages,
+                partition_of=self._partition_of,
+                timing=self._timing,
+            )
+            if intake.hole is not None:
+                raise ValueError(f"partition {partition}: no record {intake.next_offset}")
+            yield intake
+            position = intake.next_offset
 
     async def _learn(self, batches: Sequence[TradeBatch]) -> int:
         """Read what has to be known; returns how many times it was read of."""

@@ -333,6 +333,8 @@ class Worker:
             raise _HoleError(
                 f"partition {self._partition}: record {intake.hole} came, {intake.next_offset} was expected"
             )
+        # An intake may end early; nothing else is due before its rest is read.
+        self._inbox.put_back([each for each in messages if each.offset >= intake.next_offset])
         return True
 
     async def _read(
