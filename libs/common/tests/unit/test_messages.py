@@ -105,6 +105,13 @@ trades_topic_records = st.one_of(
         | st.builds(lambda span, why: Unfillable(span[0], span[1], why), intervals, words),
     ),
     with_interval(Rebuild),
+    of_market(
+        Rebuild,
+        from_time=st.just(10),
+        to_time=st.just(20),
+        restored_since=st.integers(0, 10),
+        covered=st.lists(st.tuples(st.integers(0, 9), st.integers(10, 99)), max_size=3).map(tuple),
+    ),
 )
 status_records = st.one_of(
     of_market(

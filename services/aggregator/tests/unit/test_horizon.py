@@ -189,6 +189,61 @@ def restore(
     world.send(JobEnded(**ABOUT, job=job))
 
 
+def standing(world: Any, timeframe: Timeframe, at: Micros) -> tuple[bool, int, int]:
+    candle = world.candle(MARKET, timeframe, at)
+    return candle.complete, candle.revision, candle.trade_count
+
+
+def test_what_a_restore_covers_is_complete_with_its_trades_and_by_one_revision(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.send_trades(MARKET, history(trade))
+    world.settle()
+    expire(world, trades=MONDAY + 10 * DAY)
+    span = (MONDAY, MONDAY + DAY)
+    world.send(JobStarted(**ABOUT, job="j", origin=Origin.IMPORT, restores=span))
+    found = [trade(900 + n, MONDAY + n * HOUR) for n in range(24)]
+    world.send_trades(MARKET, found, origin=Origin.IMPORT, job="j")
+    world.send_trades(MARKET, [], origin=Origin.IMPORT, job="j", covered=span)
+    world.settle()
+    assert not world.store.coverage.get(MARKET), "nothing of it is folded yet"
+    assert standing(world, Timeframe.D1, MONDAY) == (False, 0, 4)
+
+    wider = (MONDAY - DAY, MONDAY + 2 * DAY)
+    world.send(
+        Rebuild(
+            **ABOUT, from_time=span[0], to_time=span[1], restored_since=MONDAY, covered=(wider,)
+        )
+    )
+    world.send(JobEnded(**ABOUT, job="j"))
+    world.settle()
+    assert standing(world, Timeframe.D1, MONDAY) == (True, 1, 24)
+    assert standing(world, Timeframe.H1, MONDAY) == (True, 1, 1)
+    assert standing(world, Timeframe.H1, MONDAY + 23 * HOUR) == (True, 0, 1)
+    assert [(row.from_time, row.to_time) for row in world.store.coverage[MARKET].values()] == [span]
+
+
+def test_a_restore_of_part_of_a_day_stores_nothing_and_completes_nothing(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.send_trades(MARKET, history(trade))
+    world.settle()
+    expire(world, trades=MONDAY + 10 * DAY)
+    before = numbers(world)
+    span = (MONDAY + 9 * HOUR, MONDAY + 15 * HOUR)
+    found = [trade(900 + n, MONDAY + 12 * HOUR + n) for n in range(5)]
+    world.send(JobStarted(**ABOUT, job="j", origin=Origin.IMPORT, restores=span))
+    world.send_trades(MARKET, found, origin=Origin.IMPORT, job="j")
+    world.send_trades(MARKET, [], origin=Origin.IMPORT, job="j", covered=span)
+    world.send(JobEnded(**ABOUT, job="j"))
+    world.settle()
+    assert numbers(world) == before
+    assert standing(world, Timeframe.H1, MONDAY + 12 * HOUR) == (False, 0, 1)
+    assert not world.store.coverage.get(MARKET)
+    assert (world.store.jobs["j"].trades, world.store.jobs["j"].expired) == (0, 5)
+    assert (found[0].event_time, found[0].trade_id) not in world.store.trades[MARKET]
+
+
 @pytest.mark.parametrize("portion", [1, 3, None])
 def test_restoring_expired_days_brings_the_same_candles_back(
     world: Any, trade: MakeTrade, portion: int | None

@@ -94,8 +94,8 @@ class JobStarted(
 ):
     """A bulk job on the market begins: candles that it touches wait for its end.
 
-    Its trades of [from, to) in `restores` are taken also where they have expired; each portion that is whole is followed by
-    a `Rebuild` with `restored_since`.
+    Its trades of the whole days in `restores`, [from, to), are taken also where they have expired; each portion that is
+    whole is followed by a `Rebuild` with `restored_since`.
     """
 
     job: Text
@@ -134,18 +134,22 @@ class Rebuild(
     """Compute the candles of [from_time, to_time) again from the stored trades; revisions have the reason `correction`.
 
     Expired time is left out. With `restored_since` it is the expired time alone: a job that restores it says that the
-    trades of whole days are all there again, without a hole from `restored_since` on; the reason is `import`.
+    trades of whole days are all there again, without a hole from `restored_since` on; the reason is `import`. `covered` are
+    the half-open intervals (from, to) among them of which those are all the trades that ever were.
     """
 
     from_time: Instant = msgspec.field(name="from")
     to_time: Instant = msgspec.field(name="to")
     restored_since: Instant | None = None
+    covered: tuple[tuple[Instant, Instant], ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_order(self.from_time, self.to_time)
         if self.restored_since is not None:
             require_order(self.restored_since, self.to_time)
+        for interval in self.covered:
+            require_order(*interval)
 
 
 TradesTopicRecord: TypeAlias = (

@@ -135,7 +135,7 @@ async def store_archives(
     market = read.request.market
     await ensure_market(resources.pool, market)
     restores = read.request.restores if read.request.days else read.result.covered
-    claim = [] if read.result.covered is None else _claim(read.rules, read.result.covered)
+    claim = [] if read.result.covered is None else claim_records(read.rules, read.result.covered)
     records = _job_records(read.rules, chain(read.spool.read(), claim), restores)
     await _send(records, read.records + len(claim) + 2, market, resources, stop, progress)
     done = await _wait_until_stored(
@@ -200,8 +200,8 @@ def _job_records(
     yield encode_trades(JobEnded(exchange=exchange, symbol=symbol, job=rules.job))
 
 
-def _claim(rules: IntakeRules, covered: tuple[Micros, Micros]) -> list[bytes]:
-    """Return the claim that all trades of a time are there, and of its whole days that they can be brought back."""
+def claim_records(rules: IntakeRules, covered: tuple[Micros, Micros]) -> list[bytes]:
+    """Return the claim that all trades of a time [from, to) in µs are there, and of its whole days that they can be brought back."""
     records = [
         encode_trades(
             TradesRecord(
@@ -217,7 +217,10 @@ def _claim(rules: IntakeRules, covered: tuple[Micros, Micros]) -> list[bytes]:
     ]
     since = covered[0] + -covered[0] % DAY
     days = range(since, covered[1] - covered[1] % DAY, DAY)
-    return records + [restored(rules.market, day, day + DAY, since=since) for day in days]
+    return records + [
+        restored(rules.market, day, day + DAY, since=since, covered=[(day, day + DAY)])
+        for day in days
+    ]
 
 
 async def _send(

@@ -1,6 +1,6 @@
 """Days that maintenance archived: checked against their manifests, and made records that bring them back as they were."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -82,12 +82,24 @@ def take_day(
         spool.write(_encode(waiting, rules))
     for covered in day.manifest.covered:
         spool.write(_encode([], rules, covered=covered))
-    spool.write(restored(rules.market, day.begin, day.end, since=since))
+    spool.write(
+        restored(rules.market, day.begin, day.end, since=since, covered=day.manifest.covered)
+    )
     return findings
 
 
-def restored(market: Market, from_time: Micros, to_time: Micros, *, since: Micros) -> bytes:
-    """Return the record that says that the trades of these whole days are there, and all of them since `since`."""
+def restored(
+    market: Market,
+    from_time: Micros,
+    to_time: Micros,
+    *,
+    since: Micros,
+    covered: Iterable[tuple[Micros, Micros]],
+) -> bytes:
+    """Return the record that says that the trades of these whole days are there, and all of them since `since`.
+
+    `covered` is the time of which they are all that ever were.
+    """
     return encode_trades(
         Rebuild(
             exchange=market.exchange,
@@ -95,6 +107,7 @@ def restored(market: Market, from_time: Micros, to_time: Micros, *, since: Micro
             from_time=from_time,
             to_time=to_time,
             restored_since=since,
+            covered=tuple(covered),
         )
     )
 

@@ -28,6 +28,12 @@ class Horizon(msgspec.Struct, frozen=True):
         """The first midnight from which on no trade has expired."""
         return self.trades + -self.trades % DAY
 
+    def expired_days(self, from_time: Micros, to_time: Micros) -> tuple[Micros, Micros]:
+        """Return [from, to) of the whole days of that time whose trades have expired; `to` isn't after `from` if there is none."""
+        return from_time + -from_time % DAY, min(
+            to_time - to_time % DAY, self.trades - self.trades % DAY
+        )
+
     def of_candles(self, timeframe: Timeframe) -> Micros:
         """Return before which open time candles of the timeframe have expired."""
         return self.candles.get(timeframe, _NEVER)

@@ -394,14 +394,14 @@ class _Reading:
             if decoded.job is None:
                 self.events.append(SpanBroken(market))
         elif decoded.covered is not None:
-            self._claim(record, market, decoded.job, decoded.covered)
+            self._claim(record, market, decoded.covered)
 
-    def _claim(
-        self, record: LogRecord, market: Market, job: str | None, covered: tuple[Micros, Micros]
-    ) -> None:
-        from_time, to_time = self._believable(market, job, covered)
-        if from_time < min(to_time, record.append_time):
-            self.events.append(Claim(market, from_time, min(to_time, record.append_time)))
+    def _claim(self, record: LogRecord, market: Market, covered: tuple[Micros, Micros]) -> None:
+        """Believe a claim of the time that hasn't expired: of what has, only a `Rebuild` folds trades, and says what it covers."""
+        from_time = max(covered[0], self._state.horizon(market).trades)
+        to_time = min(covered[1], record.append_time)
+        if from_time < to_time:
+            self.events.append(Claim(market, from_time, to_time))
 
     def _without_repeated(self, market: Market, trades: Sequence[Trade]) -> Sequence[Trade]:
         """Return the trades whose identity the market didn't have before, in this batch; count the others."""
@@ -461,22 +461,14 @@ class _Reading:
         old = [trade for trade in trades if trade.event_time < horizon]
         if not old:
             return trades, [], 0
-        begin, end = (None if job is None else self._restores.get(job)) or (0, 0)
+        # Of whole days only: no rebuild would fold the others.
+        asked = (None if job is None else self._restores.get(job)) or (0, 0)
+        begin, end = self._state.horizon(market).expired_days(*asked)
         restored = [trade for trade in old if begin <= trade.event_time < end]
         expired = len(old) - len(restored)
         if expired:
             self.expired[market] += expired
         return [trade for trade in trades if trade.event_time >= horizon], restored, expired
-
-    def _believable(
-        self, market: Market, job: str | None, covered: tuple[Micros, Micros]
-    ) -> tuple[Micros, Micros]:
-        """Return what a claim covers of the time that hasn't expired, or that its job restores: all else isn't stored."""
-        from_time, to_time = covered
-        begin, end = (None if job is None else self._restores.get(job)) or (0, 0)
-        if begin <= from_time and to_time <= end:
-            return covered
-        return max(from_time, self._state.horizon(market).trades), to_time
 
     def _refuse_trades(self, record: LogRecord, market: Market, trades: Sequence[Trade]) -> bool:
         details = [repr(trade)[:500] for trade in trades]

@@ -183,7 +183,10 @@ class Ledger:
         )
 
     def _rebuild(self, event: Rebuild) -> None:
-        """Take what is asked; expired time only while a job that restores it is open: nobody else knows that it is whole."""
+        """Take what is asked; expired time only while a job that restores it is open: nobody else knows that it is whole.
+
+        What it covers of expired time becomes so in the same step as its trades are folded, never before.
+        """
         ledger = self.market(event.market)
         if event.restored_since is None:
             ledger.rebuilds.append((event.from_time, event.to_time))
@@ -195,6 +198,12 @@ class Ledger:
             for job in self.jobs.values()
         ):
             ledger.restored.append(event)
+            begin, end = self._state.horizon(event.market).expired_days(
+                event.from_time, event.to_time
+            )
+            for from_time, to_time in event.covered:
+                if max(from_time, begin) < min(to_time, end):
+                    ledger.cover(max(from_time, begin), min(to_time, end))
 
     def _job_over(self, event: JobOver) -> None:
         if event.unfillable is not None:

@@ -229,10 +229,7 @@ def _rebuilds(
 def _restored(market: Market, asked: Iterable[Rebuild], horizon: Horizon) -> Iterator[RebuildRange]:
     """Yield the whole days among the asked times whose trades had expired and are there again."""
     for rebuild in asked:
-        from_time = rebuild.from_time + -rebuild.from_time % DAY
-        to_time = min(
-            rebuild.to_time - rebuild.to_time % DAY, horizon.trades - horizon.trades % DAY
-        )
+        from_time, to_time = horizon.expired_days(rebuild.from_time, rebuild.to_time)
         if from_time < to_time:
             since = rebuild.restored_since or from_time
             yield _rebuild(market, Span(from_time, to_time), long_from=since, restored=True)
