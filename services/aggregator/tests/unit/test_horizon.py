@@ -306,6 +306,39 @@ def test_without_an_open_job_that_restores_expired_time_stays_as_it_is(
     assert world.store.jobs["plain"].expired == 4
 
 
+def test_a_restore_that_pauses_for_less_than_an_hour_goes_on(world: Any, trade: MakeTrade) -> None:
+    trades = history(trade)
+    world.send_trades(MARKET, trades)
+    world.step()
+    expire(world, trades=MONDAY + 10 * DAY, days=MONDAY + 10 * DAY)
+    span = (MONDAY, MONDAY + DAY)
+    world.send(JobStarted(**ABOUT, job="slow", origin=Origin.IMPORT, restores=span))
+    world.send_trades(MARKET, trades[:2], origin=Origin.IMPORT, job="slow")
+    world.settle()
+    world.clock += world.timing.restore_silence
+    world.settle()
+    world.restart()
+    world.send_trades(MARKET, trades[2:4], origin=Origin.IMPORT, job="slow")
+    world.send(Rebuild(**ABOUT, from_time=span[0], to_time=span[1], restored_since=MONDAY))
+    world.send(JobEnded(**ABOUT, job="slow"))
+    world.settle()
+    job = world.store.jobs["slow"]
+    assert (job.state, job.trades, job.expired, job.restores) == ("ended", 4, 0, span)
+    assert world.candle(MARKET, Timeframe.D1, MONDAY).trade_count == 4
+
+
+def test_a_job_that_restores_nothing_that_has_expired_is_silent_as_soon_as_any_other(
+    world: Any, trade: MakeTrade
+) -> None:
+    span = (MONDAY, MONDAY + DAY)
+    world.send(JobStarted(**ABOUT, job="slow", origin=Origin.IMPORT, restores=span))
+    world.send_trades(MARKET, history(trade)[:4], origin=Origin.IMPORT, job="slow")
+    world.settle()
+    world.clock += world.timing.job_silence + 1
+    world.settle()
+    assert world.store.jobs["slow"].state == "silent"
+
+
 def test_a_restore_that_was_given_up_for_dead_does_not_go_on(world: Any, trade: MakeTrade) -> None:
     trades = history(trade)
     world.send_trades(MARKET, trades)
@@ -317,7 +350,7 @@ def test_a_restore_that_was_given_up_for_dead_does_not_go_on(world: Any, trade: 
     )
     world.send(start)
     world.settle()
-    world.clock += world.timing.job_silence + 1
+    world.clock += world.timing.restore_silence + 1
     world.settle()
     assert world.store.jobs["slow"].state == "silent"
     world.send_trades(MARKET, trades[:4], origin=Origin.IMPORT, job="slow")

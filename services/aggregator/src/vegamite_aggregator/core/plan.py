@@ -72,7 +72,7 @@ def prepare(
     over = frozenset(
         job.job
         for job in ledger.jobs.values()
-        if job.job in ledger.over or job_is_over(job, log_time=log_time, timing=timing)
+        if job.job in ledger.over or job_is_over(state, job, log_time=log_time, timing=timing)
     )
     return Plan(
         intake=intake,

@@ -279,14 +279,25 @@ def due(state: PartitionState, *, log_time: Micros | None, timing: Timing) -> bo
     """Return whether a step without records would change something: a job over or silent, a candle past its grace."""
     if log_time is None:
         return False
-    if any(job_is_over(job, log_time=log_time, timing=timing) for job in state.jobs.values()):
+    if any(
+        job_is_over(state, job, log_time=log_time, timing=timing) for job in state.jobs.values()
+    ):
         return True
     limit = log_time - timing.grace
     return any(market.next_close() <= limit for market in state.markets.values())
 
 
-def job_is_over(job: Job, *, log_time: Micros | None, timing: Timing) -> bool:
-    """Return whether the job said that it ended, or has been without records for longer than `timing.job_silence`."""
+def job_is_over(
+    state: PartitionState, job: Job, *, log_time: Micros | None, timing: Timing
+) -> bool:
+    """Return whether the job said that it ended, or has been without records for longer than `timing` allows it.
+
+    One that restores expired time may pause for longer: once it is over, what it brought may be dropped.
+    """
     if job.ended_time is not None:
         return True
-    return log_time is not None and log_time - job.last_append_time > timing.job_silence
+    if log_time is None:
+        return False
+    restoring = job.restores is not None and job.restores[0] < state.horizon(job.market).trades
+    silence = timing.restore_silence if restoring else timing.job_silence
+    return log_time - job.last_append_time > silence

@@ -9,13 +9,15 @@ class Timing(msgspec.Struct, frozen=True):
     """Lengths in microseconds of the clock in use (scaled by the caller under a simulated clock).
 
     `grace`: an interval without coverage is final so long after its end. `job_silence`: a job without records for so long
-    is over. `span_silence`: an open span that no heartbeat reached for so long is forgotten, its writer being dead; one that
+    is over; `restore_silence`: one that restores expired time, since what it has stored isn't folded before its day is whole.
+    `span_silence`: an open span that no heartbeat reached for so long is forgotten, its writer being dead; one that
     lives opens it again. `letter_window`: the time in which a partition may set only so many records
     apart. `future`: how far ahead of its received time a trade may be. `fetch_age`: how old a look at the log's end may be.
     """
 
     grace: Micros = 30 * SECOND
     job_silence: Micros = 60 * SECOND
+    restore_silence: Micros = HOUR
     span_silence: Micros = 600 * SECOND
     future: Micros = 5 * SECOND
     letter_window: Micros = HOUR

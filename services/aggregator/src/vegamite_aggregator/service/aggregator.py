@@ -54,6 +54,7 @@ def timing_of(clock: Clock) -> Timing:
     return Timing(
         grace=clock.span(30),
         job_silence=clock.span(60),
+        restore_silence=clock.span(3600),
         span_silence=clock.span(600),
         future=clock.span(5),
         letter_window=clock.span(3600),
