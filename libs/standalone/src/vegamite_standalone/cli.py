@@ -155,7 +155,7 @@ def import_(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Archives: plain, .gz or .zip; or the Parquet files of [aggregator.archive].",
+            help="Archives: plain, .gz or .zip; or Parquet files that maintain archived.",
         ),
     ],
     *,
@@ -221,7 +221,7 @@ def verify(
         typer.Option("--from", metavar="TIME", help="Compare from this instant's day on …"),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="… up to the end of this one's.")
+        str | None, typer.Option("--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole.")
     ] = None,
     timeframe: Annotated[
         list[str] | None,
@@ -262,7 +262,7 @@ def rebuild(
     from_: Annotated[
         str, typer.Option("--from", metavar="TIME", help="From this instant's day on …")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="TIME", help="… up to the end of this one's.")],
+    to: Annotated[str, typer.Option("--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole.")],
     timeout: Annotated[
         float,
         typer.Option(min=1, metavar="SECONDS", help="Give up after so long without any progress."),

@@ -83,6 +83,8 @@ def _maintain(settings: AggregatorSettings, *, dry_run: bool) -> int:
                 else:
                     report = await maintenance.run(stop)
                     undone.extend(report.problems)
+                    if report.stopped:
+                        undone.append("stopped")
                     lines = report.lines()
             except StoreError as error:
                 undone.append(str(error))
