@@ -221,7 +221,10 @@ def verify(
         typer.Option("--from", metavar="TIME", help="Compare from this instant's day on …"),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole.")
+        str | None,
+        typer.Option(
+            "--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole."
+        ),
     ] = None,
     timeframe: Annotated[
         list[str] | None,
@@ -262,7 +265,12 @@ def rebuild(
     from_: Annotated[
         str, typer.Option("--from", metavar="TIME", help="From this instant's day on …")
     ],
-    to: Annotated[str, typer.Option("--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="TIME", help="… up to this one; a day that it cuts is taken whole."
+        ),
+    ],
     timeout: Annotated[
         float,
         typer.Option(min=1, metavar="SECONDS", help="Give up after so long without any progress."),
