@@ -48,6 +48,23 @@ def kafka() -> Schema:
     )
 
 
+def kafka_login() -> Schema:
+    """Who somebody else than the service is to Kafka."""
+    return closed(
+        "Another user of Kafka than the service's",
+        sasl=closed(
+            "The user, where kafka.securityProtocol has SASL",
+            username=text("User"),
+            existingSecret=secret("the password"),
+            passwordKey=key("the password"),
+        ),
+        tls=closed(
+            "The user, where brokers ask for a certificate",
+            clientSecret=secret("the client's certificate and key, under the same keys"),
+        ),
+    )
+
+
 def login() -> dict[str, Schema]:
     """Who somebody is to PostgreSQL."""
     return {

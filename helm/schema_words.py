@@ -53,6 +53,11 @@ def text(description: str, pattern: str | None = None) -> Schema:
     return schema
 
 
+def filled(description: str, pattern: str) -> Schema:
+    """A string that fits the pattern, and so can't be empty."""
+    return {"description": description, "type": "string", "pattern": pattern}
+
+
 def choice(description: str, *words: str) -> Schema:
     """One of some words."""
     return {"description": description, "type": "string", "enum": list(words)}
@@ -84,3 +89,11 @@ def secret(what: str) -> Schema:
 def key(what: str) -> Schema:
     """A key of a Secret."""
     return text(f"Key in that Secret of {what}", r"^[-._A-Za-z0-9]+$")
+
+
+def resources() -> Schema:
+    """What a container asks for and may have at most. Quantities are strings, or YAML would change some of them."""
+    amounts = table("By resource", {"type": "string", "pattern": QUANTITY})
+    return closed(
+        'Resources; quantities are strings, as "500m" and "1"', requests=amounts, limits=amounts
+    )

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from schema_aggregator import maintenance, sink
 from schema_connections import kafka, login, postgres
 from schema_words import (
     DURATION,
@@ -20,6 +21,7 @@ from schema_words import (
     key,
     needing,
     objects,
+    resources,
     secret,
     strings,
     table,
@@ -56,14 +58,6 @@ def config(*sections: str) -> Schema:
     return closed(
         "Sections of vegamite.toml, laid over what the chart writes; no secrets",
         **{name: table(f"The section [{name}]") for name in (*SHARED_SECTIONS, *sections)},
-    )
-
-
-def resources() -> Schema:
-    """What a container asks for and may have at most. Quantities are strings, or YAML would change some of them."""
-    amounts = table("By resource", {"type": "string", "pattern": QUANTITY})
-    return closed(
-        'Resources; quantities are strings, as "500m" and "1"', requests=amounts, limits=amounts
     )
 
 
@@ -152,6 +146,12 @@ def network_policy(service: str) -> Schema:
         properties["http"] = closed(
             "The api itself",
             **{"from": objects(f"Who may call it: {peers}; everybody where empty")},
+        )
+    if service == "aggregator":
+        properties["influxdb"] = closed(
+            "InfluxDB, for the sink alone",
+            to=objects(f"Where it is: {peers}; anywhere where empty"),
+            ports=array("Ports besides that of sink.url", whole("A port", 1, 65535)),
         )
     if service == "collector":
         properties["exchanges"] = closed(
@@ -317,7 +317,7 @@ def aggregator() -> Schema:
     return closed(
         "Values of the aggregator's chart",
         **service_properties("aggregator"),
-        config=config("aggregator"),
+        config=config("aggregator", "influxdb"),
         migration=closed(
             "What brings topics and schema to this version's, before each installation and upgrade",
             enabled=flag("Whether the chart does it"),
@@ -327,36 +327,7 @@ def aggregator() -> Schema:
             resources=resources(),
         ),
         maintenance=maintenance(),
-    )
-
-
-def maintenance() -> Schema:
-    """The schedule of what keeps the store in order."""
-    return closed(
-        "What makes tables ahead and takes away what has expired, by a schedule",
-        enabled=flag("Whether the chart does it"),
-        schedule={
-            "description": 'When, as cron has it: "17 * * * *" or @daily',
-            "type": "string",
-            "pattern": r"^(@(hourly|daily|weekly|monthly)|\S+( \S+){4})$",
-        },
-        timeZone=text("In which time zone; the cluster's where empty", r"^[A-Za-z0-9_+/-]+$"),
-        suspend=flag("Whether it pauses"),
-        startingDeadlineSeconds=whole("Seconds that a run may begin late", 10),
-        successfulJobsHistoryLimit=whole("Runs that went well and are kept to be looked at", 0),
-        failedJobsHistoryLimit=whole("Runs that failed and are kept to be looked at", 0),
-        backoffLimit=whole("How often a failed run is tried again", 0, 10),
-        deadlineSeconds=whole("Seconds for all tries together", 1),
-        archive=closed(
-            "Where trades are kept as Parquet before they are taken away",
-            existingClaim=text("A PersistentVolumeClaim; no archive where empty", NAME),
-            path={
-                "description": "Where it appears in the pod",
-                "type": "string",
-                "pattern": r"^/[^\s:]+$",
-            },
-        ),
-        resources=resources(),
+        sink=sink(),
     )
 
 

@@ -34,7 +34,7 @@ SETTINGS: dict[str, type[SharedSettings]] = {
 CONFIG_FILE = "/etc/vegamite/vegamite.toml"
 SECRETS_DIR = "VEGAMITE_SECRETS_DIR"
 SECRET_KEYS = {"password", "sasl_password", "ssl_key_password"}
-SECRET_KEYS |= {"api_key", "api_secret", "api_password"}
+SECRET_KEYS |= {"api_key", "api_secret", "api_password", "token"}
 
 
 def _is_test(pod: Pod) -> bool:
@@ -97,6 +97,7 @@ def files_that_are_named_are_mounted(release: Release) -> Iterator[str]:
         kafka, postgres = configuration.get("kafka", {}), configuration.get("postgres", {})
         named = [kafka[key] for key in kafka if key.startswith("ssl_") and key.endswith("_file")]
         query = parse_qs(urlsplit(postgres.get("url", "")).query)
+        named += [path for path in [configuration.get("influxdb", {}).get("ssl_ca_file")] if path]
         named += [
             path for key in ("sslrootcert", "sslcert", "sslkey") for path in query.get(key, [])
         ]
@@ -114,8 +115,25 @@ def passwords_that_are_needed_are_mounted(release: Release) -> Iterator[str]:
         sasl = configuration["kafka"].get("security_protocol", "").startswith("SASL")
         if sasl and f"{folder}/kafka/sasl_password" not in there:
             yield f"{program.title} has no password for Kafka"
+        if program.is_sink and f"{folder}/influxdb/token" not in there:
+            yield f"{program.title} has no token for InfluxDB"
+        if program.is_sink and not configuration["influxdb"]["read_revised"]:
+            continue
         if not configuration.get("postgres") and f"{folder}/postgres/url" not in there:
             yield f"{program.title} has no address of PostgreSQL"
+
+
+def a_program_is_given_nothing_that_it_does_not_use(release: Release) -> Iterator[str]:
+    for program in _configured(release):
+        configuration = release.configuration(program) or {}
+        stranger = "postgres" if program.is_sink else "influxdb"
+        if program.is_sink and configuration["influxdb"]["read_revised"]:
+            continue
+        if stranger in configuration:
+            yield f"{program.title} is told of [{stranger}]"
+        for mounted in files(program.pod, program.container):
+            if f"/{stranger}/" in mounted.path:
+                yield f"{program.title} is given {mounted.path}"
 
 
 def no_file_says_a_secret(release: Release) -> Iterator[str]:
@@ -185,6 +203,7 @@ LAWS: list[Law] = [
     services_understand_what_they_are_given,
     files_that_are_named_are_mounted,
     passwords_that_are_needed_are_mounted,
+    a_program_is_given_nothing_that_it_does_not_use,
     no_file_says_a_secret,
     no_pod_says_a_secret,
     generated_secrets_stay_in_their_secret,
@@ -273,17 +292,49 @@ def test_a_change_of_the_configuration_replaces_that_services_pods_alone(
 ) -> None:
     folder = repository / "helm" / chart_name
     files_of_values = [folder / "ci" / "quickstart-values.yaml"] if chart_name == "vegamite" else []
-    before = Release(helm.template(folder, files=files_of_values).manifests)
-    after = Release(helm.template(folder, files=files_of_values, values=values).manifests)
 
-    changed = [
+    assert _replaced(helm, folder, files_of_values, values) == [deployment]
+
+
+def _replaced(helm: Helm, folder: Path, files: list[Path], values: dict[str, Any]) -> list[str]:
+    """The names of the workloads whose pods these values replace."""
+    before = Release(helm.template(folder, files=files).manifests)
+    after = Release(helm.template(folder, files=files, values=values).manifests)
+    return [
         pod.owner["metadata"]["name"]
         for pod in after.pods
         if pod.runs_on
         and (old := before.find(pod.owner["kind"], pod.owner["metadata"]["name"])) is not None
         and old["spec"]["template"] != pod.owner["spec"]["template"]
     ]
-    assert changed == [deployment]
+
+
+@pytest.mark.parametrize(
+    ("values", "deployment"),
+    [
+        ({"sink": {"retentionDays": 7}}, "candles-aggregator-sink"),
+        ({"config": {"influxdb": {"updates": True}}}, "candles-aggregator-sink"),
+        ({"config": {"postgres": {"pool_size": 3}}}, "candles-aggregator"),
+    ],
+)
+def test_what_the_sink_or_the_aggregator_alone_reads_replaces_its_pods_alone(
+    helm: Helm, repository: Path, values: dict[str, Any], deployment: str
+) -> None:
+    folder = repository / "helm" / "aggregator"
+    sink = [folder / "ci" / "sink-plain-values.yaml"]
+
+    assert _replaced(helm, folder, sink, values) == [deployment]
+
+
+def test_a_sink_that_reads_postgres_does_so_as_its_own_user(releases: dict[str, Release]) -> None:
+    release = releases["aggregator-sink-revised"]
+    (sink,) = [each for each in release.services if each.is_sink]
+    configuration = release.configuration(sink) or {}
+    sources = {each.source for each in files(sink.pod, sink.container) if "/postgres/" in each.path}
+
+    assert configuration["postgres"]["url"].startswith("postgresql://reader@database.example.org")
+    assert configuration["postgres"]["pool_size"] == 4
+    assert sources == {"postgres-reader", "postgres-ca"}
 
 
 def _in_configuration(text: str) -> Callable[[Release], Any]:
@@ -310,6 +361,12 @@ def _without_secrets(release: Release) -> None:
                 volume.pop("secret", None)
                 volume.pop("projected", None)
                 volume["emptyDir"] = {"sizeLimit": "1Mi"}
+
+
+def _tell_the_sink_of_postgres(release: Release) -> None:
+    config_map = release.find("ConfigMap", "candles-aggregator-sink")
+    assert config_map is not None
+    config_map["data"]["vegamite.toml"] += "\n[postgres]\npool_size = 3\n"
 
 
 def _no_checksum(release: Release) -> None:
@@ -355,6 +412,17 @@ BREAKAGES: list[tuple[Law, str, Callable[[Release], Any]]] = [
     ),
     (files_that_are_named_are_mounted, "TLS", _without_secrets),
     (passwords_that_are_needed_are_mounted, "SASL", _without_secrets),
+    (passwords_that_are_needed_are_mounted, "aggregator-sink", _without_secrets),
+    (
+        a_program_is_given_nothing_that_it_does_not_use,
+        "aggregator",
+        _in_configuration('\n[influxdb]\norg = "x"\n'),
+    ),
+    (
+        a_program_is_given_nothing_that_it_does_not_use,
+        "aggregator-sink",
+        _tell_the_sink_of_postgres,
+    ),
     (no_file_says_a_secret, "api", _in_configuration('\n[exchanges.kraken]\napi_key = "x"\n')),
     (no_pod_says_a_secret, "api", _env(name="VEGAMITE_POSTGRES__PASSWORD", value="x")),
     (generated_secrets_stay_in_their_secret, "Secret", _leak),
@@ -364,11 +432,11 @@ BREAKAGES: list[tuple[Law, str, Callable[[Release], Any]]] = [
 
 
 def _example(releases: dict[str, Release], of: str) -> Release:
-    """A release of the service with its defaults, the first with that kind, or one that uses TLS or SASL."""
+    """A release by name, of the service with its defaults, the first with that kind, or one that uses TLS or SASL."""
     words = {"TLS": "ssl_ca_file", "SASL": "sasl_username"}
     for name, each in releases.items():
         texts = "".join(str(it.get("data")) for it in each.of("ConfigMap"))
-        if name == f"{of}-default" or each.of(of) or (of in words and words[of] in texts):
+        if name in (of, f"{of}-default") or each.of(of) or (of in words and words[of] in texts):
             return copy.deepcopy(each)
     raise LookupError(of)
 

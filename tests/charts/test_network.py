@@ -47,12 +47,21 @@ def _needed(release: Release, program: Program) -> Iterator[tuple[str, Place, in
     if configuration is None:
         return
     url = urlsplit(configuration.get("postgres", {}).get("url", "postgresql://secret"))
-    if url.hostname:
+    if program.is_sink:
+        influxdb = urlsplit(configuration["influxdb"]["url"])
+        port = influxdb.port or {"http": 80, "https": 443}[influxdb.scheme]
+        yield "InfluxDB", _place(release, influxdb.hostname or ""), port
+    if url.hostname and not _reads_no_postgres(release, program):
         yield "PostgreSQL", _place(release, url.hostname), url.port or 5432
     if not {"track", "keys"} & set(program.arguments):
         for server in configuration["kafka"]["bootstrap_servers"].split(","):
             host, _, port = server.strip().rpartition(":")
             yield f"Kafka {host}", _place(release, host), int(port)
+
+
+def _reads_no_postgres(release: Release, program: Program) -> bool:
+    configuration = release.configuration(program) if program.is_sink else None
+    return configuration is not None and not configuration["influxdb"]["read_revised"]
 
 
 def pods_reach_what_they_are_configured_for(release: Release) -> Iterator[str]:
@@ -79,6 +88,15 @@ def nobody_but_the_collector_reaches_the_internet(release: Release) -> Iterator[
             for port in (80, 443):
                 if may_leave(release, pod, Elsewhere(public=True), port):
                     yield f"{pod.title} may connect to the internet, port {port}"
+
+
+def each_store_is_reached_by_those_alone_that_use_it(release: Release) -> Iterator[str]:
+    for program in release.programs:
+        strangers = [5432] if _reads_no_postgres(release, program) else []
+        strangers += [] if program.is_sink else [8086]
+        for port in strangers if policies_of(release, program.pod, "Egress") else ():
+            if may_leave(release, program.pod, Elsewhere(), port):
+                yield f"{program.title} may connect to port {port}"
 
 
 def everything_else_is_denied(release: Release) -> Iterator[str]:
@@ -129,6 +147,7 @@ LAWS: list[Law] = [
     pods_reach_what_they_are_configured_for,
     names_can_be_resolved,
     nobody_but_the_collector_reaches_the_internet,
+    each_store_is_reached_by_those_alone_that_use_it,
     everything_else_is_denied,
     the_api_is_reached_and_metrics_are_scraped,
     the_releases_tests_reach_what_they_ask,
@@ -181,6 +200,22 @@ BREAKAGES: list[tuple[Law, str, Callable[[Any], Any]]] = [
         "api",
         _add("egress", {"ports": [{"port": 443, "protocol": "TCP"}]}),
     ),
+    (
+        each_store_is_reached_by_those_alone_that_use_it,
+        "api",
+        _add("egress", {"ports": [{"port": 8086, "protocol": "TCP"}]}),
+    ),
+    (pods_reach_what_they_are_configured_for, "aggregator-sink", _drop("egress", 8086)),
+    (
+        each_store_is_reached_by_those_alone_that_use_it,
+        "aggregator-sink",
+        _add("egress", {"ports": [{"port": 5432, "protocol": "TCP"}]}),
+    ),
+    (
+        the_releases_tests_reach_what_they_ask,
+        "aggregator-sink",
+        lambda policy: policy["spec"].update(ingress=[]),
+    ),
     (everything_else_is_denied, "api", _add("egress", {})),
     (everything_else_is_denied, "collector", _add("ingress", {})),
     (
@@ -209,7 +244,7 @@ def test_a_policy_that_breaks_a_law_is_seen(
         next(
             each
             for name, each in releases.items()
-            if name.startswith(f"{chart}-") and each.of("NetworkPolicy")
+            if f"{name}-".startswith(f"{chart}-") and each.of("NetworkPolicy")
         )
     )
     assert list(law(release)) == []

@@ -14,6 +14,7 @@ Values = dict[str, Any]
 KAFKA = {"bootstrapServers": "kafka.example.org:9092"}
 SASL = {**KAFKA, "securityProtocol": "SASL_SSL"}
 QUICKSTART = {"quickstart": True}
+SINK = {"enabled": True, "url": "http://influxdb:8086", "existingSecret": "influxdb"}
 
 # Chart, values, and what the refusal must say, in any order.
 REFUSED: list[tuple[str, Values, list[str]]] = [
@@ -100,7 +101,56 @@ REFUSED: list[tuple[str, Values, list[str]]] = [
         {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}},
         ["serviceMonitor.enabled and podMonitor.enabled", "choose one"],
     ),
+    (
+        "aggregator",
+        {"sink": {"enabled": True}},
+        ["sink.enabled needs sink.url", "sink.enabled needs sink.existingSecret"],
+    ),
+    (
+        "vegamite",
+        {"aggregator": {"sink": {**SINK, "replicas": 13}}},
+        ["sink.replicas 13", "12 partitions"],
+    ),
+    (
+        "aggregator",
+        {"sink": {**SINK, "bucket": "a", "downsampledBucket": "a"}},
+        ["sink.bucket and sink.downsampledBucket are both a"],
+    ),
+    (
+        "aggregator",
+        {"sink": {**SINK, "tls": {"existingSecret": "ca"}}},
+        ["sink.tls.existingSecret is set", "https://"],
+    ),
+    (
+        "aggregator",
+        {"sink": {**SINK, "kafka": {"sasl": {"username": "a"}}}},
+        ["sink.kafka.sasl.username and sink.kafka.sasl.existingSecret go together"],
+    ),
+    (
+        "aggregator",
+        {"sink": {**SINK, "kafka": {"sasl": {"username": "a", "existingSecret": "b"}}}},
+        ["sink.kafka.sasl.existingSecret", "sends no password"],
+    ),
+    ("aggregator", {"sink": {"url": "http://a:b@influxdb:8086"}}, ["sink.url"]),
+    ("aggregator", {"sink": {"url": "influxdb:8086"}}, ["sink.url"]),
+    ("aggregator", {"sink": {"org": ""}}, ["sink.org"]),
+    ("aggregator", {"sink": {"token": "x"}}, ["sink", "unknown key token"]),
     # Secrets, which would be readable.
+    (
+        "aggregator",
+        {"config": {"influxdb": {"token": "x"}}},
+        ["config.influxdb.token is a secret", "sink.existingSecret"],
+    ),
+    (
+        "aggregator",
+        {"env": {"VEGAMITE_INFLUXDB__TOKEN": "x"}},
+        ["env.VEGAMITE_INFLUXDB__TOKEN is a secret"],
+    ),
+    (
+        "aggregator",
+        {"config": {"influxdb": {"url": "http://a"}}},
+        ["config.influxdb.url isn't for config", "sink.url"],
+    ),
     (
         "api",
         {"config": {"postgres": {"password": "x"}}},

@@ -36,6 +36,7 @@ KAFKA_SASL = {
     "securityProtocol": "SASL_SSL",
     "sasl": {"username": "candles", "existingSecret": "kafka", "mechanism": "SCRAM-SHA-512"},
 }
+SINK = {**ON, "url": "https://influxdb", "existingSecret": "influxdb"}
 REPLICATED = {"replicationFactor": 3, "minInsyncReplicas": 1}
 HOST = {"host": "candles.example.org", "path": "/"}
 
@@ -87,6 +88,24 @@ CIRCUMSTANCES: list[tuple[str, Values]] = [
     (r"migration\.postgres\.passwordKey", {"migration": {"postgres": {"existingSecret": "a"}}}),
     (r"migration\.postgres\.urlKey", {"migration": {"postgres": {"urlSecret": "a"}}}),
     (r"maintenance\.archive\.path", {"maintenance": {"archive": {"existingClaim": "trades"}}}),
+    (r"sink\.tls\.", {"sink": {**SINK, "tls": {"existingSecret": "ca"}}}),
+    (
+        r"sink\.kafka\.sasl\.",
+        {
+            "kafka": KAFKA_SASL,
+            "sink": {**SINK, "kafka": {"sasl": {"username": "a", "existingSecret": "b"}}},
+        },
+    ),
+    (r"sink\.kafka\.tls\.", {"kafka": KAFKA_TLS, "sink": SINK}),
+    (
+        r"sink\.postgres\.url",
+        {"sink": {**SINK, "readRevised": True, "postgres": {"urlSecret": "a"}}},
+    ),
+    (
+        r"sink\.postgres\.",
+        {"sink": {**SINK, "readRevised": True, "postgres": {"existingSecret": "a"}}},
+    ),
+    (r"(sink|networkPolicy\.influxdb|config\.influxdb)\.", {"sink": SINK}),
     (r"tests\.apiKey\.", {"tests": {"apiKey": {"existingSecret": "a", "key": "b"}}}),
     (r"strategy\.rollingUpdate", {}),
 ]
@@ -111,6 +130,7 @@ OTHERS: list[tuple[str, Any]] = [
     (r"heap$", "77m"),
     (r"seccompProfile\.type$", "Localhost"),
     (r"(interval|scrapeTimeout|timeouts\.\w+)$", "7s"),
+    (r"sink\.url$", "https://influxdb.example.org:8087"),
     (r"lagThreshold$", "7777"),
     (r"kafkaVersion$", "3.0.0"),
     (r"(annotations|Annotations|labels|podLabels|nodeSelector)$", {"example.org/a": "b"}),

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import secrets
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from vegamite_common.runtime.section import KafkaSection
 from vegamite_common.testing.charts.manifest import Manifest
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.service_process import ServiceProcess
+from vegamite_common.testing.services.influxdb import InfluxAddress
 from vegamite_common.testing.services.postgres import PostgresServer
 
 Build = Callable[[str], tuple[Manifest, ...]]
@@ -94,8 +97,34 @@ async def database(build: Build, server: PostgresServer) -> AsyncIterator[Databa
 def _write_config(
     folder: Path, service: str, kafka: KafkaSection, database: Database, user: str
 ) -> Path:
-    assert kafka.sasl_password is not None
     sections: dict[str, dict[str, Any]] = {
+        "postgres": {"url": database.url(user)},
+        service: {"management_port": 0},
+        "collector.demo": {"enabled": True},
+    }
+    if service == "api":
+        sections["api"] |= {"port": 0, "anonymous_read": True}
+    return _write_toml(folder / f"{service}-{user}.toml", kafka, sections)
+
+
+def _write_sink_config(folder: Path, kafka: KafkaSection, influxdb: InfluxAddress) -> Path:
+    bucket = f"rights_{uuid.uuid4().hex}"
+    sections: dict[str, dict[str, Any]] = {
+        "aggregator": {"management_port": 0},
+        "influxdb": {
+            "url": influxdb.url,
+            "token": influxdb.token,
+            "org": influxdb.org,
+            "bucket": bucket,
+            "downsampled_bucket": f"{bucket}_downsampled",
+        },
+    }
+    return _write_toml(folder / "sink.toml", kafka, sections)
+
+
+def _write_toml(path: Path, kafka: KafkaSection, sections: dict[str, dict[str, Any]]) -> Path:
+    assert kafka.sasl_password is not None
+    shared: dict[str, dict[str, Any]] = {
         "log": {"format": "json"},
         "kafka": {
             "bootstrap_servers": kafka.bootstrap_servers,
@@ -105,17 +134,11 @@ def _write_config(
             "sasl_password": kafka.sasl_password.get_secret_value(),
         },
         "kafka.topics": {"manage": False},
-        "postgres": {"url": database.url(user)},
-        service: {"management_port": 0},
-        "collector.demo": {"enabled": True},
     }
-    if service == "api":
-        sections["api"] |= {"port": 0, "anonymous_read": True}
     lines = []
-    for name, keys in sections.items():
+    for name, keys in (shared | sections).items():
         lines.append(f"[{name}]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
-    path = folder / f"{service}-{user}.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -129,7 +152,7 @@ def _run(*arguments: str) -> str:
 
 
 async def test_every_service_does_its_work_with_what_it_is_granted(
-    secured_log: SecuredLog, database: Database, tmp_path: Path
+    secured_log: SecuredLog, database: Database, influxdb: InfluxAddress, tmp_path: Path
 ) -> None:
     def config(service: str, user: str) -> str:
         kafka = secured_log.section(f"kafka-{service}")
@@ -145,6 +168,11 @@ async def test_every_service_does_its_work_with_what_it_is_granted(
         )
         for name in SERVICES
     }
+    sink = _write_sink_config(tmp_path, secured_log.section("kafka-sink"), influxdb)
+    running["sink"] = ServiceProcess(
+        [sys.executable, "-m", "vegamite_aggregator", "--role", "influx", "--config", str(sink)],
+        log=tmp_path / "sink.log",
+    )
     try:
         for process in running.values():
             await asyncio.to_thread(process.start)
@@ -154,7 +182,13 @@ async def test_every_service_does_its_work_with_what_it_is_granted(
         track = ("track", "sim:DEMO/USD", "--history-hours", "1", "--config", configs["api"])
         await asyncio.to_thread(_run, "vegamite_api", *track)
         await _wait_for_candles(running["api"])
-        await _wait_for_committed_offsets(secured_log)
+        # KEDA scales by what the aggregator committed, and asks as the aggregator's own user.
+        await _wait_for_committed_offsets(secured_log, "kafka-aggregator", "vegamite-aggregator")
+        for stream in ("trades", "candles"):
+            await _wait_for_points(running["sink"], stream)
+            await _wait_for_committed_offsets(
+                secured_log, "kafka-sink", f"vegamite-influx.{stream}"
+            )
         for name, process in running.items():
             assert await asyncio.to_thread(process.stop) == 0, name
             _assert_nothing_was_refused(process)
@@ -186,23 +220,39 @@ async def _wait_for_candles(api: ServiceProcess) -> None:
     raise AssertionError("the WebSocket ended without a trade")
 
 
-async def _wait_for_committed_offsets(log: SecuredLog) -> None:
-    """KEDA scales by what the aggregator committed, and asks as the aggregator's own user."""
+async def _wait_for_points(sink: ServiceProcess, topic: str) -> None:
+    """The sink says that InfluxDB has taken some."""
+    port = await asyncio.to_thread(sink.wait_for_record, "management_port")
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+        async def written() -> None:
+            async with session.get("/metrics") as response:
+                text = await response.text()
+            name = r"vegamite_aggregator_sink_points_total"
+            found = re.search(rf'^{name}{{outcome="written",topic="{topic}"}} (.+)$', text, re.M)
+            assert found is not None, text
+            assert float(found[1]) > 0
+
+        await eventually(written, timeout_s=60)
+
+
+async def _wait_for_committed_offsets(log: SecuredLog, user: str, group: str) -> None:
+    """The group's members have committed, and the user may see it."""
     from aiokafka.admin import AIOKafkaAdminClient
 
-    section = log.section("kafka-aggregator")
+    section = log.section(user)
     admin = AIOKafkaAdminClient(
         bootstrap_servers=section.bootstrap_servers,
         security_protocol=section.security_protocol,
         sasl_mechanism=section.sasl_mechanism,
-        sasl_plain_username="kafka-aggregator",
-        sasl_plain_password=log.passwords["kafka-aggregator"],
+        sasl_plain_username=user,
+        sasl_plain_password=log.passwords[user],
     )
     await admin.start()
     try:
 
         async def committed() -> None:
-            offsets = await admin.list_consumer_group_offsets("vegamite-aggregator")
+            offsets = await admin.list_consumer_group_offsets(group)
             assert any(each.offset > 0 for each in offsets.values()), offsets
 
         await eventually(committed, timeout_s=30)
@@ -222,6 +272,8 @@ def _assert_nothing_was_refused(process: ServiceProcess) -> None:
         ("kafka-collector", CANDLES),
         ("kafka-collector", DEAD_LETTERS),
         ("kafka-aggregator", TRADES),
+        ("kafka-sink", TRADES),
+        ("kafka-sink", CANDLES),
         ("kafka-api", TRADES),
         ("kafka-api", CANDLES),
         ("kafka-api", STATUS),

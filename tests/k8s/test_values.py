@@ -121,6 +121,15 @@ def operators(build: Build) -> Callable[[str], Made]:
                     role["passwordSecret"]["name"]: frozenset({"username", "password"})
                     for role in roles
                 },
+                # Not an operator, but InfluxDB's first start takes it; k8s/README.md says how it is made.
+                **{
+                    volume["secret"]["secretName"]: frozenset(
+                        item["key"] for item in volume["secret"]["items"]
+                    )
+                    for pod in pods(manifests)
+                    for volume in pod.volumes.values()
+                    if "secret" in volume
+                },
             },
             log_address=f"{log}-kafka-bootstrap:{listener['port']}",
             database_host=f"{database}-rw",
@@ -212,7 +221,9 @@ def _configurations(
 ) -> Iterator[tuple[str, SharedSettings]]:
     """Every vegamite.toml of a release as its service reads it, by the name of the ConfigMap."""
     secrets = folder / "secrets"
-    for section, key in (("postgres", "password"), ("kafka", "sasl_password")):
+    for section, key in (
+        ("postgres", "password"), ("kafka", "sasl_password"), ("influxdb", "token")
+    ):  # fmt: skip
         (secrets / section).mkdir(parents=True, exist_ok=True)
         (secrets / section / key).write_text("hush")
     for manifest in _of(manifests, "ConfigMap"):
@@ -236,13 +247,52 @@ def test_the_services_are_told_names_and_users_that_exist(
 
     assert len(found) >= len(release.services)
     for settings in found.values():
-        url = settings.postgres.url.get_secret_value()
-        user, _, rest = url.removeprefix("postgresql://").partition("@")
         assert settings.kafka.bootstrap_servers == made.log_address
         assert settings.kafka.security_protocol == "SASL_SSL"
         assert settings.kafka.sasl_username in made.log_users
+        if _is_the_sink_s(settings):
+            continue
+        url = settings.postgres.url.get_secret_value()
+        user, _, rest = url.removeprefix("postgresql://").partition("@")
         assert user in made.logins
         assert rest.startswith(f"{made.database_host}:5432/vegamite?sslmode=verify-full")
+
+
+def _is_the_sink_s(settings: SharedSettings) -> bool:
+    return isinstance(settings, AggregatorSettings) and settings.influxdb.url is not None
+
+
+def test_dev_s_sink_writes_to_the_influxdb_that_is_there(
+    render: Render, build: Build, tmp_path: Path
+) -> None:
+    manifests = build("overlays/dev")
+    rendered = render(RELEASES[0], "4")
+    (server,) = pods(manifests)
+    (service,) = (each for each in _of(manifests, "Service") if _leads_to(each, server))
+    found = dict(_configurations(rendered, tmp_path))
+    (sink,) = (each for each in found.values() if _is_the_sink_s(each))
+    (door,) = (
+        each
+        for each in _of(manifests, "NetworkPolicy")
+        if selects(each["spec"]["podSelector"], server.labels)
+    )
+    (pod,) = (
+        each
+        for each in pods(rendered)
+        if each.labels.get("app.kubernetes.io/component") == "sink" and each.runs_on
+    )
+    peers = [peer for rule in door["spec"]["ingress"] for peer in rule["from"]]
+    variables = {each["name"]: each.get("value") for each in server.containers[0]["env"]}
+
+    assert isinstance(sink, AggregatorSettings)
+    port = service["spec"]["ports"][0]["port"]
+    assert sink.influxdb.url == f"http://{service['metadata']['name']}:{port}"
+    assert sink.influxdb.org == variables["DOCKER_INFLUXDB_INIT_ORG"]
+    assert any(selects(peer.get("podSelector"), pod.labels) for peer in peers)
+
+
+def _leads_to(service: Manifest, pod: Pod) -> bool:
+    return selects({"matchLabels": service["spec"]["selector"]}, pod.labels)
 
 
 @each_release
@@ -254,7 +304,9 @@ def test_the_migration_checks_the_topics_that_are_there_and_owns_the_schema(
         for each in _of(build(f"overlays/{release.environment}"), "KafkaTopic")
     }
     found = dict(_configurations(render(release, "4"), tmp_path)).values()
-    aggregators = [each for each in found if isinstance(each, AggregatorSettings)]
+    aggregators = [
+        each for each in found if isinstance(each, AggregatorSettings) and not _is_the_sink_s(each)
+    ]
 
     assert bool(aggregators) == ("aggregator" in release.services)
     for settings in aggregators:
@@ -286,6 +338,7 @@ def test_no_more_pods_share_the_work_than_there_are_partitions(
 def test_the_policies_lead_to_the_log_and_the_database(render: Render, release: Release) -> None:
     """By the labels that the operators give to their pods."""
     log = {"strimzi.io/cluster": "vegamite", "strimzi.io/name": "vegamite-kafka"}
+    influxdb = {"app.kubernetes.io/name": "influxdb"}
     database = {"cnpg.io/cluster": "vegamite-postgres", "cnpg.io/instanceRole": "primary"}
     policies = [
         each
@@ -295,7 +348,9 @@ def test_the_policies_lead_to_the_log_and_the_database(render: Render, release: 
 
     assert policies
     for policy in policies:
-        for port, labels in ((9093, log), (5432, database)):
+        component = policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        store = (8086, influxdb) if component == "sink" else (5432, database)
+        for port, labels in ((9093, log), store):
             (rule,) = (
                 each
                 for each in policy["spec"]["egress"]

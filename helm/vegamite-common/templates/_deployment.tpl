@@ -3,25 +3,31 @@ The service itself: (dict root args ports). Replicas are the values' only where 
 is said again: an upgrade that took a number away would have one pod run until the scaler looks (decision 0007).
 */}}
 {{- define "vegamite-common.deployment" -}}
+{{- if .root.Values.enabled -}}
+{{- include "vegamite-common.validate" .root -}}
+{{- include "vegamite-common.workload" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Deployment as such, of the same. */}}
+{{- define "vegamite-common.workload" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values -}}
-{{- if $values.enabled -}}
-{{- include "vegamite-common.validate" $root -}}
 {{- $name := include "vegamite-common.fullname" $root -}}
-{{- $chart := $root.Chart.Name -}}
+{{- $component := include "vegamite-common.component" $root -}}
 {{- $postgres := include "vegamite-common.postgres" $root | fromJson -}}
 {{- $lifecycle := $values.lifecycle | default dict -}}
 {{- if and (not $lifecycle) $values.preStopSeconds -}}
   {{- $lifecycle = dict "preStop" (dict "sleep" (dict "seconds" $values.preStopSeconds)) -}}
 {{- end -}}
-{{- $pod := dict "root" $root "component" $chart "args" .args "ports" .ports "configMap" $name "postgres" $postgres "extended" true
+{{- $pod := dict "root" $root "component" $component "args" .args "ports" .ports "configMap" $name "postgres" $postgres "extended" true
   "accountName" (include "vegamite-common.serviceAccountName" $root)
   "graceSeconds" (include "vegamite-common.graceSeconds" $root) "lifecycle" $lifecycle
   "probes" (include "vegamite-common.probes" $root | fromYaml) -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" $root "name" $name "component" $chart "annotations" $values.annotations) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" $root "name" $name "component" $component "annotations" $values.annotations) | nindent 2 }}
 spec:
   {{- if eq $values.autoscaling.type "none" }}
   replicas: {{ int $values.replicas }}
@@ -37,11 +43,11 @@ spec:
     {{- toYaml $values.strategy | nindent 4 }}
   selector:
     matchLabels:
-      {{- include "vegamite-common.selector" (list $root $chart) | nindent 6 }}
+      {{- include "vegamite-common.selector" (list $root $component) | nindent 6 }}
   template:
     metadata:
       labels:
-        {{- include "vegamite-common.podLabels" (list $root $chart) | nindent 8 }}
+        {{- include "vegamite-common.podLabels" (list $root $component) | nindent 8 }}
         {{- with $values.podLabels }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -52,7 +58,6 @@ spec:
         {{- end }}
     spec:
       {{- include "vegamite-common.podSpec" $pod | nindent 6 }}
-{{- end -}}
 {{- end -}}
 
 {{/* How long a pod may take to end: what it sleeps first, the service's own 25 s, and 5 s to spare. */}}

@@ -8,12 +8,12 @@ by `--api-versions monitoring.coreos.com/v1`.
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .) "component" .Chart.Name
-    "labels" .Values.serviceMonitor.labels) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .)
+    "component" (include "vegamite-common.component" .) "labels" .Values.serviceMonitor.labels) | nindent 2 }}
 spec:
   selector:
     matchLabels:
-      {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 6 }}
+      {{- include "vegamite-common.selector" (list . (include "vegamite-common.component" .)) | nindent 6 }}
       vegamite.io/port: management
   endpoints:
     - {{- include "vegamite-common.scrape" .Values.serviceMonitor | nindent 6 }}
@@ -25,12 +25,12 @@ spec:
 apiVersion: monitoring.coreos.com/v1
 kind: PodMonitor
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .) "component" .Chart.Name
-    "labels" .Values.podMonitor.labels) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .)
+    "component" (include "vegamite-common.component" .) "labels" .Values.podMonitor.labels) | nindent 2 }}
 spec:
   selector:
     matchLabels:
-      {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 6 }}
+      {{- include "vegamite-common.selector" (list . (include "vegamite-common.component" .)) | nindent 6 }}
   podMetricsEndpoints:
     - {{- include "vegamite-common.scrape" .Values.podMonitor | nindent 6 }}
 {{- end -}}

@@ -42,6 +42,11 @@ Names and labels. A name leaves room for the longest suffix (-management, -migra
 {{- end -}}
 {{- end -}}
 
+{{/* Which component the root is of: the chart's own service, or the sink where `asSink` made it. */}}
+{{- define "vegamite-common.component" -}}
+{{- .component | default .Chart.Name -}}
+{{- end -}}
+
 {{/* What selects the pods of one component, of (list root component): nothing here may ever change. */}}
 {{- define "vegamite-common.selector" -}}
 {{- $root := index . 0 -}}

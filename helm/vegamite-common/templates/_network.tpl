@@ -9,11 +9,12 @@ Who may speak with whom. A policy that selects a pod refuses everything that it 
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .) "component" .Chart.Name) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .)
+    "component" (include "vegamite-common.component" .)) | nindent 2 }}
 spec:
   podSelector:
     matchLabels:
-      {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 6 }}
+      {{- include "vegamite-common.selector" (list . (include "vegamite-common.component" .)) | nindent 6 }}
   policyTypes:
     - Ingress
     - Egress
@@ -58,7 +59,7 @@ spec:
       {{- include "vegamite-common.selector" (list . "test") | nindent 6 }}
 {{- end -}}
 
-{{/* To names, Kafka and PostgreSQL, of (list root postgres). */}}
+{{/* To names, Kafka and PostgreSQL, of (list root postgres); for the sink InfluxDB, and PostgreSQL where it reads there. */}}
 {{- define "vegamite-common.egress" -}}
 {{- $root := index . 0 -}}
 {{- $postgres := index . 1 -}}
@@ -81,6 +82,19 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
+{{- with $root.influxdb }}
+# InfluxDB.
+- ports:
+    {{- range concat (list (include "vegamite-common.influxdbPort" .url)) $policy.influxdb.ports | uniq }}
+    - port: {{ int . }}
+      protocol: TCP
+    {{- end }}
+  {{- with $policy.influxdb.to }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- if or $postgres.host $postgres.urlSecret }}
 # PostgreSQL.
 - ports:
     {{- range concat (list $postgres.port) $policy.postgres.ports | uniq }}
@@ -96,6 +110,13 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The port that InfluxDB's address leads to. */}}
+{{- define "vegamite-common.influxdbPort" -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $port | default (ternary "443" "80" (hasPrefix "https:" .)) -}}
 {{- end -}}
 
 {{- define "vegamite-common.dnsEgress" -}}
@@ -178,5 +199,10 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 14 }}
+        {{- if (.Values.sink | default dict).enabled }}
+        - podSelector:
+            matchLabels:
+              {{- include "vegamite-common.selector" (list . "sink") | nindent 14 }}
+        {{- end }}
 {{- end -}}
 {{- end -}}

@@ -23,6 +23,15 @@ WARNING: the {{ $.Chart.Name }} can't start before this is in the namespace {{ $
   {{ . }}
 {{- end }}
 {{- end }}
+{{- if (.Values.sink | default dict).enabled }}
+{{- $sink := dict }}
+{{- include "vegamite-common.asSink" (list . $sink) }}
+{{- with include "vegamite-common.missingSecrets" (dict "root" $sink "postgres" (include "vegamite-common.postgres" $sink | fromJson)) | trim }}
+
+WARNING: the sink can't start before this is in the namespace {{ $.Release.Namespace }}:
+  {{ . }}
+{{- end }}
+{{- end }}
 {{- if and (or .Values.serviceMonitor.enabled .Values.podMonitor.enabled) (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) }}
 
 WARNING: the {{ .Chart.Name }}'s monitor was left away: this cluster has no Prometheus operator (monitoring.coreos.com/v1).

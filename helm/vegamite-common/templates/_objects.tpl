@@ -16,7 +16,8 @@ automountServiceAccountToken: false
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .) "component" .Chart.Name) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .)
+    "component" (include "vegamite-common.component" .)) | nindent 2 }}
 data:
   {{- if include "vegamite-common.scalerUser" . }}
   # For the scaler, which takes the name only from an object.
@@ -34,7 +35,7 @@ apiVersion: v1
 kind: Service
 metadata:
   {{- include "vegamite-common.metadata" (dict "root" . "name" (printf "%s-management" (include "vegamite-common.fullname" .))
-    "component" .Chart.Name "labels" (dict "vegamite.io/port" "management")) | nindent 2 }}
+    "component" (include "vegamite-common.component" .) "labels" (dict "vegamite.io/port" "management")) | nindent 2 }}
 spec:
   clusterIP: None
   ports:
@@ -43,7 +44,7 @@ spec:
       targetPort: management
       protocol: TCP
   selector:
-    {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 4 }}
+    {{- include "vegamite-common.selector" (list . (include "vegamite-common.component" .)) | nindent 4 }}
 {{- end -}}
 {{- end -}}
 
@@ -80,13 +81,14 @@ spec:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .) "component" .Chart.Name) | nindent 2 }}
+  {{- include "vegamite-common.metadata" (dict "root" . "name" (include "vegamite-common.fullname" .)
+    "component" (include "vegamite-common.component" .)) | nindent 2 }}
 spec:
   maxUnavailable: {{ .Values.pdb.maxUnavailable }}
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
-      {{- include "vegamite-common.selector" (list . .Chart.Name) | nindent 6 }}
+      {{- include "vegamite-common.selector" (list . (include "vegamite-common.component" .)) | nindent 6 }}
 {{- end -}}
 {{- end -}}
 

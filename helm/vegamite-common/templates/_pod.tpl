@@ -131,6 +131,10 @@ that Kubernetes' event names the one that is missing.
 {{- if $items -}}
   {{- $volumes = append $volumes (dict "name" "kafka-secret" "path" "/etc/vegamite/secrets/kafka" "items" $items) -}}
 {{- end -}}
+{{- with $root.influxdb -}}
+  {{- $volumes = append $volumes (dict "name" "influxdb-secret" "path" "/etc/vegamite/secrets/influxdb"
+    "items" (list (dict "secret" .existingSecret "key" .tokenKey "path" "token"))) -}}
+{{- end -}}
 {{- range $exchange, $account := $root.Values.exchangeSecrets | default dict -}}
   {{- $items = list -}}
   {{- if $account.apiKeyKey }}{{ $items = append $items (dict "secret" $account.existingSecret "key" $account.apiKeyKey "path" "api_key") }}{{ end -}}
@@ -159,6 +163,12 @@ that Kubernetes' event names the one that is missing.
 {{- if .postgres.tls.existingSecret -}}
   {{- $volumes = append $volumes (dict "name" "postgres-ca" "path" "/etc/vegamite/tls/postgres"
     "items" (list (dict "secret" .postgres.tls.existingSecret "key" .postgres.tls.caKey "path" "ca.crt"))) -}}
+{{- end -}}
+{{- with .root.influxdb -}}
+  {{- if .tls.existingSecret -}}
+    {{- $volumes = append $volumes (dict "name" "influxdb-ca" "path" "/etc/vegamite/tls/influxdb"
+      "items" (list (dict "secret" .tls.existingSecret "key" .tls.caKey "path" "ca.crt"))) -}}
+  {{- end -}}
 {{- end -}}
 {{- $volumes | toJson -}}
 {{- end -}}
@@ -249,7 +259,7 @@ topologySpreadConstraints:
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
-        {{- include "vegamite-common.selector" (list $ $.Chart.Name) | nindent 8 }}
+        {{- include "vegamite-common.selector" (list $ (include "vegamite-common.component" $)) | nindent 8 }}
     matchLabelKeys:
       - pod-template-hash
   {{- end }}

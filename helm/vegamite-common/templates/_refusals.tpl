@@ -7,10 +7,10 @@ over something that the rest of the chart stands on, and what was switched on by
 {{- define "vegamite-common.exposedSecrets" -}}
 {{- $problems := list -}}
 {{- $config := .Values.config | default dict -}}
-{{- range $section, $keys := dict "kafka" (list "sasl_password" "ssl_key_password") "postgres" (list "password") -}}
+{{- range $section, $keys := dict "kafka" (list "sasl_password" "ssl_key_password") "postgres" (list "password") "influxdb" (list "token") -}}
   {{- range $key := $keys -}}
     {{- if hasKey (get $config $section | default dict) $key -}}
-      {{- $problems = append $problems (printf "config.%s.%s is a secret and would be readable in a ConfigMap: put it in a Secret and name that in %s" $section $key (ternary "kafka.sasl.existingSecret or kafka.tls.keyPasswordKey" "postgres.existingSecret" (eq $section "kafka"))) -}}
+      {{- $problems = append $problems (printf "config.%s.%s is a secret and would be readable in a ConfigMap: put it in a Secret and name that in %s" $section $key (get (dict "kafka" "kafka.sasl.existingSecret or kafka.tls.keyPasswordKey" "postgres" "postgres.existingSecret" "influxdb" "sink.existingSecret") $section)) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}
@@ -21,7 +21,7 @@ over something that the rest of the chart stands on, and what was switched on by
     {{- end -}}
   {{- end -}}
 {{- end -}}
-{{- $secret := "(?i)^VEGAMITE_.*(PASSWORD|API_KEY|API_SECRET|POSTGRES__URL)$" -}}
+{{- $secret := "(?i)^VEGAMITE_.*(PASSWORD|API_KEY|API_SECRET|TOKEN|POSTGRES__URL)$" -}}
 {{- range $name, $value := .Values.env -}}
   {{- if regexMatch $secret $name -}}
     {{- $problems = append $problems (printf "env.%s is a secret and would be readable in the Deployment: put it in a Secret, and name that in existingSecret, urlSecret or extraEnv (secretKeyRef)" $name) -}}
@@ -44,6 +44,7 @@ over something that the rest of the chart stands on, and what was switched on by
     "sasl_username" "kafka.sasl.username" "ssl_ca_file" "kafka.tls.existingSecret" "ssl_cert_file" "kafka.tls.certKey"
     "ssl_key_file" "kafka.tls.keyKey" "topics" "kafka.topics")
   "postgres" (dict "url" "postgres.host and its neighbours, or postgres.urlSecret")
+  "influxdb" (dict "url" "sink.url" "read_revised" "sink.readRevised" "ssl_ca_file" "sink.tls.existingSecret")
   $chart (dict "management_port" "nothing: probes and monitors ask at 8001")
 -}}
 {{- if eq $chart "api" -}}

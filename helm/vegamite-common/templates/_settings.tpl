@@ -38,9 +38,15 @@ answers in JSON, for `fromJson`; so whole numbers come as floats, and whoever pr
 {{- $kafka | toJson -}}
 {{- end -}}
 
-{{/* How PostgreSQL is reached by the service. */}}
+{{/* How PostgreSQL is reached by the service; the sink is given nothing of it, unless it reads candles there. */}}
 {{- define "vegamite-common.postgres" -}}
+{{- if not .influxdb -}}
 {{- include "vegamite-common.postgresAs" (list . dict) -}}
+{{- else if .influxdb.readRevised -}}
+{{- include "vegamite-common.postgresAs" (list . (.influxdb.postgres | default dict)) -}}
+{{- else -}}
+{{- dict "host" "" "tls" dict | toJson -}}
+{{- end -}}
 {{- end -}}
 
 {{/* How PostgreSQL is reached, of (list root table): the table, as of the migration's own user, lies over everything else. */}}
@@ -121,7 +127,7 @@ answers in JSON, for `fromJson`; so whole numbers come as floats, and whoever pr
   {{- $_ := set $bus "topics" $topics -}}
 {{- end -}}
 {{- $own := dict "management_host" "0.0.0.0" "management_port" 8001 -}}
-{{- if and (eq $chart "aggregator") $root.Values.maintenance.archive.existingClaim -}}
+{{- if and (eq $chart "aggregator") (not $root.influxdb) $root.Values.maintenance.archive.existingClaim -}}
   {{- $_ := set $own "archive" (dict "directory" $root.Values.maintenance.archive.path) -}}
 {{- end -}}
 {{- if eq $chart "api" -}}
@@ -134,13 +140,29 @@ answers in JSON, for `fromJson`; so whole numbers come as floats, and whoever pr
   {{- if eq $chart "collector" }}{{ $_ := set $own "demo" (dict "enabled" true) }}{{ end -}}
 {{- end -}}
 {{- $settings := dict "log" (dict "format" "json") "kafka" $bus $chart $own -}}
+{{- if $root.influxdb -}}
+  {{- $_ := set $settings "influxdb" (include "vegamite-common.influxdb" $root.influxdb | fromJson) -}}
+{{- end -}}
+{{- $unread := "influxdb" -}}
 {{- if .postgres.urlSecret -}}
   {{- $_ := set $settings "postgres" dict -}}
-{{- else -}}
+{{- else if .postgres.host -}}
   {{- $_ := set $settings "postgres" (dict "url" (include "vegamite-common.postgresUrl" .postgres)) -}}
 {{- end -}}
-{{- include "vegamite-common.overlay" (list $settings ($root.Values.config | default dict)) -}}
+{{- /* Each has what it works with: what only the other one reads would replace its pods for nothing. */ -}}
+{{- if $root.influxdb }}{{ $unread = ternary "" "postgres" (hasKey $settings "postgres") }}{{ end -}}
+{{- $config := omit ($root.Values.config | default dict) $unread -}}
+{{- include "vegamite-common.overlay" (list $settings $config) -}}
 {{- $settings | toJson -}}
+{{- end -}}
+
+{{/* The table [influxdb], of the sink's values. */}}
+{{- define "vegamite-common.influxdb" -}}
+{{- $table := dict "url" .url "org" .org "bucket" .bucket "downsampled_bucket" .downsampledBucket
+  "retention_days" .retentionDays "downsampled_retention_days" .downsampledRetentionDays
+  "read_revised" .readRevised -}}
+{{- if .tls.existingSecret }}{{ $_ := set $table "ssl_ca_file" "/etc/vegamite/tls/influxdb/ca.crt" }}{{ end -}}
+{{- $table | toJson -}}
 {{- end -}}
 
 {{/* The names by which clients may call the api, as a JSON list. */}}

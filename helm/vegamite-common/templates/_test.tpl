@@ -24,30 +24,38 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* The test of a consumer: alive, ready, and telling its figures, within the time that the values allow. */}}
+{{/* The test of a consumer, and of the sink beside it: alive, ready, and telling its figures, within the time that the values allow. */}}
 {{- define "vegamite-common.managementTest" -}}
-{{- $address := printf "http://%s-management.%s.svc:8001" (include "vegamite-common.fullname" .) .Release.Namespace -}}
+{{- $names := list (include "vegamite-common.fullname" .) -}}
+{{- if (.Values.sink | default dict).enabled -}}
+  {{- $sink := dict -}}
+  {{- include "vegamite-common.asSink" (list . $sink) -}}
+  {{- $names = append $names (include "vegamite-common.fullname" $sink) -}}
+{{- end -}}
+{{- $addresses := list -}}
+{{- range $names }}{{ $addresses = append $addresses (printf "http://%s-management.%s.svc:8001" . $.Release.Namespace) }}{{ end -}}
 {{- $program := include "vegamite-common.managementProgram" . -}}
 {{- include "vegamite-common.testPod" (dict "root" . "command" (list "python" "-c" $program)
-  "args" (list $address (print "vegamite_" .Chart.Name "_") (toString .Values.tests.waitSeconds))) -}}
+  "args" (concat (list (print "vegamite_" .Chart.Name "_") (toString .Values.tests.waitSeconds)) $addresses)) -}}
 {{- end -}}
 
 {{- define "vegamite-common.managementProgram" -}}
 import sys, time, urllib.request
 
-address, prefix, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+prefix, seconds, addresses = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
 deadline = time.monotonic() + seconds
-for path, expected in (("/healthz", "ok"), ("/readyz", "ok"), ("/metrics", prefix)):
+expectations = (("/healthz", "ok"), ("/readyz", "ok"), ("/metrics", prefix))
+for url, expected in [(address + path, word) for address in addresses for path, word in expectations]:
     while True:
         try:
-            with urllib.request.urlopen(address + path, timeout=5) as response:
+            with urllib.request.urlopen(url, timeout=5) as response:
                 text = response.read().decode()
             if expected not in text:
-                sys.exit(f"{path} answers without {expected!r}")
+                sys.exit(f"{url} answers without {expected!r}")
             break
         except OSError as error:
             if time.monotonic() > deadline:
-                sys.exit(f"{path}: {error}")
+                sys.exit(f"{url}: {error}")
             time.sleep(1)
-    print(f"{path}: {expected}")
+    print(f"{url}: {expected}")
 {{- end -}}

@@ -76,7 +76,7 @@ What no schema can refuse, because it needs two values to see it. Every problem 
 {{- if and $values.serviceMonitor.enabled $values.podMonitor.enabled -}}
   {{- $problems = append $problems "serviceMonitor.enabled and podMonitor.enabled would scrape each pod twice: choose one" -}}
 {{- end -}}
-{{- range list "exposedSecrets" "ownedKeys" "halfSet" -}}
+{{- range list "exposedSecrets" "ownedKeys" "halfSet" "sinkProblems" -}}
   {{- $problems = concat $problems (include (print "vegamite-common." .) $ | fromJsonArray) -}}
 {{- end -}}
 

@@ -41,6 +41,11 @@ class Program:
         return [*(self.container.get("command") or []), *(self.container.get("args") or [])]
 
     @property
+    def is_sink(self) -> bool:
+        """Whether it is the aggregator's image in the role that writes to InfluxDB."""
+        return "influx" in self.arguments
+
+    @property
     def config_path(self) -> str | None:
         """What `--config` names."""
         for index, argument in enumerate(self.arguments):
