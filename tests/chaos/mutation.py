@@ -73,8 +73,10 @@ def remove_outbox(control: Control) -> None:
             row = OutboxRow(next(numbers), record.topic, record.key, record.value)
             kept.setdefault(partition, []).append(row)
 
-    async def waiting(_: Any, partition: int, *, after: int, limit: int) -> Sequence[OutboxRow]:
-        return [row for row in kept.get(partition, ()) if row.row_id > after][:limit]
+    async def waiting(
+        _: Any, partition: int, topic: str, *, limit: int, max_bytes: int
+    ) -> Sequence[OutboxRow]:
+        return [row for row in kept.get(partition, ()) if row.topic == topic][:limit]
 
     async def delete(_: Any, row_ids: Sequence[int]) -> None:
         for rows in kept.values():

@@ -115,8 +115,10 @@ class CandleStore(Protocol):
 class Outbox(Protocol):
     """Committed records on their way to the log. Each method raises `StoreError`."""
 
-    async def waiting(self, partition: int, *, after: int, limit: int) -> Sequence[OutboxRow]:
-        """Return the oldest rows of the partition with ids above `after`, in order."""
+    async def waiting(
+        self, partition: int, topic: str, *, limit: int, max_bytes: int
+    ) -> Sequence[OutboxRow]:
+        """Return the oldest rows of partition and topic, in order: at most `limit`, and none behind `max_bytes` of values."""
         ...
 
     async def age(self, partitions: Sequence[int]) -> float:

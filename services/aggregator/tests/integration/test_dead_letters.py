@@ -5,7 +5,7 @@ from typing import Any
 
 from vegamite_aggregator.adapters.outbox_table import PostgresOutbox
 from vegamite_common.bus.partition import partition_for
-from vegamite_common.bus.port import DEAD_LETTERS, TRADES
+from vegamite_common.bus.port import CANDLES, DEAD_LETTERS, STATUS, TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND
 from vegamite_common.domain.trade import Origin, Trade
@@ -160,8 +160,30 @@ async def test_the_outbox_is_as_old_as_the_oldest_record_of_our_partitions(rig: 
     outbox = PostgresOutbox(rig.pool)
     assert await outbox.age([0, 1, 2]) == 0
     await rig.pool.execute(
-        "INSERT INTO outbox (partition, topic, value, created_time) SELECT partition, 'topic', '', now() - seconds * interval '1 s'"
-        " FROM unnest(ARRAY[0, 0, 1, 2], ARRAY[50, 30, 100, 1000]) AS given (partition, seconds)"
+        "INSERT INTO outbox (partition, topic, value, created_time) SELECT partition, topic, '', now() - seconds * interval '1 s'"
+        " FROM unnest(ARRAY[0, 0, 1, 2], ARRAY[50, 30, 100, 1000], $1::text[]) AS given (partition, seconds, topic)",
+        [STATUS, DEAD_LETTERS, CANDLES, DEAD_LETTERS],
     )
     for partitions, age in (([0], 50), ([0, 1], 100), ([1], 100), ([3], 0), ([], 0)):
         assert age <= await outbox.age(partitions) < age + (30 if age else 1), partitions
+
+
+async def test_the_outbox_gives_a_topics_oldest_rows_and_no_more_bytes_than_asked(rig: Any) -> None:
+    outbox = PostgresOutbox(rig.pool)
+    await rig.pool.execute(
+        "INSERT INTO outbox (partition, topic, value) SELECT n % 2, topic, convert_to(rpad(n || ' ', 1000), 'UTF8')"
+        " FROM generate_series(1, 40) n, unnest($1::text[]) topic ORDER BY n",
+        [CANDLES, DEAD_LETTERS],
+    )
+
+    async def numbers(partition: int, topic: str, limit: int, max_bytes: int) -> list[int]:
+        rows = await outbox.waiting(partition, topic, limit=limit, max_bytes=max_bytes)
+        assert {row.topic for row in rows} == {topic}
+        return [int(row.value) for row in rows]
+
+    for topic in (CANDLES, DEAD_LETTERS):
+        assert await numbers(0, topic, 100, 10**6) == list(range(2, 41, 2))
+        assert await numbers(1, topic, 4, 10**6) == [1, 3, 5, 7]
+        assert await numbers(1, topic, 100, 3000) == [1, 3, 5]
+        assert await numbers(1, topic, 100, 3001) == [1, 3, 5, 7]
+        assert await numbers(1, topic, 100, 1) == [1], "a large one goes alone"

@@ -7,9 +7,15 @@ import pytest
 from vegamite_aggregator.core.changes import Changes, MarketChanges, OutboxRecord
 from vegamite_aggregator.core.rows import StoredCandle
 from vegamite_aggregator.ports import OutboxRow, StoreError
-from vegamite_aggregator.service.condition import Conditions
-from vegamite_aggregator.service.publisher import OUTBOX_ROWS, Publisher, Updates
-from vegamite_common.bus.port import CANDLES, STATUS, Ack, BusError, Record
+from vegamite_aggregator.service.condition import Cause, Conditions
+from vegamite_aggregator.service.publisher import (
+    BATCH_BYTES,
+    OUTBOX_BYTES,
+    OUTBOX_ROWS,
+    Publisher,
+    Updates,
+)
+from vegamite_common.bus.port import CANDLES, DEAD_LETTERS, STATUS, Ack, BusError, Record
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, SECOND
@@ -50,12 +56,22 @@ class Store:
     def __init__(self, *rows: OutboxRow) -> None:
         self.rows = list(rows)
         self.down = False
+        self.largest = 0
 
-    async def waiting(self, partition: int, *, after: int, limit: int) -> Sequence[OutboxRow]:
+    async def waiting(
+        self, partition: int, topic: str, *, limit: int, max_bytes: int
+    ) -> Sequence[OutboxRow]:
         if self.down:
             raise StoreError("down")
         assert partition == 3
-        return [row for row in self.rows if row.row_id > after][:limit]
+        taken: list[OutboxRow] = []
+        size = 0
+        for row in self.rows:
+            if row.topic == topic and size < max_bytes and len(taken) < limit:
+                taken.append(row)
+                size += len(row.value)
+        self.largest = max(self.largest, size)
+        return taken
 
     async def age(self, partitions: Sequence[int]) -> float:
         return float(bool(self.rows))
@@ -71,8 +87,15 @@ class Log:
         self.records: list[tuple[str, Record]] = []
         self.batches = 0
         self.failing = 0
+        self.refused: set[str] = set()
+        self.silent: set[str] = set()
+        self.most_batches: int | None = None
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Ack:
+        if topic in self.silent:
+            await asyncio.Event().wait()
+        if topic in self.refused or self.batches == self.most_batches:
+            raise BusError(f"{topic} refuses")
         if self.failing:
             self.failing -= 1
             raise BusError("no answer")
@@ -214,3 +237,80 @@ async def test_rows_that_nobody_told_of_go_out_after_a_look() -> None:
     one.look()
     await one.publish()
     assert not store.rows
+
+
+def letters_first(letters: int, candles: int) -> list[OutboxRow]:
+    """Return letters, and candles that were committed after them."""
+    later = [OutboxRow(n, CANDLES, b"k", b"%d" % n) for n in range(letters, letters + candles)]
+    return [OutboxRow(n, DEAD_LETTERS, b"k", b"letter") for n in range(letters)] + later
+
+
+async def test_a_topic_that_refuses_holds_up_its_own_rows_only() -> None:
+    store, log = Store(*letters_first(2 * OUTBOX_ROWS, 3)), Log()
+    log.refused = {DEAD_LETTERS}
+    one = publisher(store, log)
+    for _ in range(2):
+        with pytest.raises(BusError, match=DEAD_LETTERS):
+            await one.publish()
+        assert [topic for topic, _ in log.records] == [CANDLES] * 3, "once, and all of them"
+        assert [row.topic for row in store.rows] == [DEAD_LETTERS] * 2 * OUTBOX_ROWS
+    log.refused.clear()
+    await one.publish()
+    assert not store.rows
+    assert len(log.records) == 2 * OUTBOX_ROWS + 3
+
+
+@pytest.mark.parametrize("fault", ["refused", "silent"])
+async def test_candles_go_out_at_once_while_another_topic_takes_nothing(fault: str) -> None:
+    store, log, conditions = Store(*letters_first(3, 0)), Log(), Conditions()
+    setattr(log, fault, {DEAD_LETTERS})
+    one = publisher(store, log, conditions=conditions)
+    task = asyncio.create_task(one.run())
+    for number in range(1, 30):
+        store.rows.append(OutboxRow(number + 10, CANDLES, b"k", b"v"))
+        one.committed(streamed(candle(), outbox=1))
+        await eventually(lambda: not any(row.topic == CANDLES for row in store.rows))
+        assert conditions.counts()[Cause.PUBLISHING] == (fault == "refused"), "no less than told"
+    if fault == "refused":
+        log.refused.clear()
+        await eventually(lambda: not store.rows)
+        await eventually(lambda: conditions.counts()[Cause.PUBLISHING] == 0)
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_what_the_log_has_is_not_published_again_for_what_it_has_not() -> None:
+    store, log = Store(*rows(4, size=BATCH_BYTES // 2)), Log()
+    log.most_batches = 1
+    one = publisher(store, log)
+    with pytest.raises(BusError):
+        await one.publish()
+    assert [row.row_id for row in store.rows] == [3, 4]
+    log.most_batches = None
+    await one.publish()
+    assert [record[1][:1] for _, record in log.records] == [b"1", b"2", b"3", b"4"]
+
+
+async def test_large_rows_are_read_a_few_at_once() -> None:
+    store, log = Store(*rows(30, topic=DEAD_LETTERS, size=350_000)), Log()
+    await publisher(store, log).publish()
+    assert len(log.records) == 30
+    assert not store.rows
+    assert store.largest < OUTBOX_BYTES + 2 * 350_000
+
+
+async def test_a_status_follows_the_candles_before_it_and_holds_up_none() -> None:
+    store, log = Store(OutboxRow(1, STATUS, b"k", b"s"), OutboxRow(2, CANDLES, b"k", b"c")), Log()
+    log.refused = {CANDLES}
+    one = publisher(store, log)
+    with pytest.raises(BusError):
+        await one.publish()
+    assert not log.records
+    log.refused = {STATUS}
+    with pytest.raises(BusError):
+        await one.publish()
+    assert [topic for topic, _ in log.records] == [CANDLES]
+    log.refused.clear()
+    await one.publish()
+    assert [topic for topic, _ in log.records] == [CANDLES, STATUS]

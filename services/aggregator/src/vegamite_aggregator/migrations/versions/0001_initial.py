@@ -282,7 +282,7 @@ LOG = (
         created_time timestamptz NOT NULL DEFAULT now()
     )
     """,
-    "CREATE INDEX outbox_partition ON outbox (partition, id)",
+    "CREATE INDEX outbox_partition ON outbox (partition, topic, id)",
     """
     CREATE TABLE api_key (
         key_id text COLLATE "C" PRIMARY KEY,
