@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import threading
 import uuid
@@ -9,6 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import structlog
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import BusError, Message, Reader
@@ -90,14 +93,14 @@ def check(writer: Writer, messages: list[Message]) -> None:
     assert values == sorted(set(values)), "every number at most once, in the order of the calls"
 
 
-async def all_go_on(writers: list[Writer]) -> None:
-    """Wait until each writer has fifty more acknowledged."""
-    goals = [len(writer.acked) + 50 for writer in writers]
+async def all_go_on(writers: list[Writer], *, by: int = 50) -> None:
+    """Wait until each writer has so many more acknowledged."""
+    goals = [len(writer.acked) + by for writer in writers]
 
     def reached() -> bool:
         return all(len(writer.acked) >= goal for writer, goal in zip(writers, goals, strict=True))
 
-    await eventually(reached, timeout_s=60, message="fifty more acknowledged to each writer")
+    await eventually(reached, timeout_s=60, message=f"{by} more acknowledged to each writer")
 
 
 async def in_thread(work: object) -> None:
@@ -158,6 +161,28 @@ async def test_one_failed_batch_fails_the_others_that_were_on_their_way(
     finally:
         os.kill(broker.pid, signal.SIGCONT)
     assert {type(result) for result in results} == {BusError}
+
+
+async def test_a_topic_that_refuses_its_records_disturbs_no_other(
+    bus: KafkaBus, topic: str, broker: KafkaServer
+) -> None:
+    narrow = f"narrow-{uuid.uuid4().hex}"
+    await bus.create_topics([spec_of(narrow)])
+    await configure(
+        broker, narrow, {"max.message.bytes": "200", "message.timestamp.type": "LogAppendTime"}
+    )
+    writers = [Writer(bus, topic, partition) for partition in (0, 1)]
+    tasks = [asyncio.create_task(writer.write_for_ever()) for writer in writers]
+    for _ in range(10):
+        await all_go_on(writers, by=5)
+        with pytest.raises(BusError, match=narrow):
+            await bus.producer().publish(narrow, 0, [(b"k", random.randbytes(2000))])
+    await all_go_on(writers, by=5)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert [writer.failures for writer in writers] == [0, 0]
+    assert (await bus.producer().publish(narrow, 0, numbered(0, 1))).base_offset == 0
 
 
 async def test_a_reader_says_that_the_broker_is_away_and_goes_on_without_a_hole(
@@ -325,13 +350,13 @@ async def begins(reader: Reader) -> bool:
 
 
 async def shorten_retention(broker: KafkaServer, topic: str) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient
-    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+    await configure(broker, topic, {"retention.ms": "1", "message.timestamp.type": "LogAppendTime"})
 
+
+async def configure(broker: KafkaServer, topic: str, settings: dict[str, str]) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     try:
-        settings = {"retention.ms": "1", "message.timestamp.type": "LogAppendTime"}
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, settings)])
     finally:
         await admin.close()

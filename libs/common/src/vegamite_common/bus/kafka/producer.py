@@ -1,205 +1,48 @@
-"""Writing to Kafka: idempotent, acks=all, one batch a call, never longer than the delivery time.
-
-An idempotent client retries for ever, in order. So when a batch is not acknowledged in time, or is refused, the whole
-client is thrown away with everything it holds: what it still had may or may not have been appended, its callers get a
-`BusError`, and the next call begins with a new producer id.
-"""
+"""Writing to Kafka: each topic by a client of its own, so that one that takes nothing disturbs no other."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.structs import RecordMetadata
 
-from vegamite_common.bus.kafka.connection import OPERATIONAL, KafkaConnection, describe
+from vegamite_common.bus.kafka.connection import KafkaConnection
+from vegamite_common.bus.kafka.topic_producer import TopicProducer, connect
 from vegamite_common.bus.port import Ack, BusError, Record
-from vegamite_common.runtime.backoff import Backoff
-from vegamite_common.runtime.logging import RepeatedFault
-
-_CLOSE_SECONDS = 3.0
-_END_SECONDS = 1.0
 
 
 class KafkaProducer:
-    """The process's producer; connects on the first use and again after each failure."""
+    """The process's producer; connects for each topic on its first use and again after each of its failures."""
 
     def __init__(self, connection: KafkaConnection) -> None:
         self._connection = connection
-        self._delivery_seconds = connection.section.delivery_timeout_ms / 1000
-        self._client: AIOKafkaProducer | None = None
-        self._connecting: asyncio.Task[AIOKafkaProducer] | None = None
-        self._ending: set[asyncio.Task[None]] = set()
-        self._order: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._topics: dict[str, TopicProducer] = {}
+        self._spare: AIOKafkaProducer | None = None
         self._closed = False
-        self._fault = RepeatedFault(
-            "publishing to Kafka fails", over="publishing to Kafka works again"
-        )
 
     async def connect(self) -> None:
-        """Connect now; raises `BusError` where one attempt fails."""
-        await self._connect_once()
+        """Connect now, for the first topic that comes; raises `BusError` where one attempt fails."""
+        self._spare = await connect(self._connection)
 
     async def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Ack:
         """Append `records` in order and return once all in-sync replicas have them.
 
         More than one batch can hold is sent as several, in order; `append_time` is then the last one's. Raises
-        `BusError` when that isn't known within the delivery time.
+        `BusError` when that isn't known within the delivery time; what else was on its way to the same topic then fails too.
         """
         if not records:
             raise ValueError("nothing to publish")
         if self._closed:
             raise BusError("the bus is not running")
-        client: AIOKafkaProducer | None = None
-        try:
-            async with asyncio.timeout(self._delivery_seconds):
-                client = await self._connected()
-                acks = await self._send(client, topic, partition, records)
-        except (*OPERATIONAL, BusError) as error:
-            self._fault.failed(describe(error), topic=topic)
-            if client is not None:
-                self._abandon(client)
-            raise BusError(
-                f"Kafka, publishing to {topic}, partition {partition}: {describe(error)}"
-            ) from error
-        self._fault.went_well()
-        return Ack(
-            partition,
-            acks[0].offset,
-            len(records),
-            self._connection.from_broker(acks[-1].timestamp),
-        )
+        producer = self._topics.get(topic)
+        if producer is None:
+            spare, self._spare = self._spare, None
+            producer = self._topics[topic] = TopicProducer(self._connection, topic, spare)
+        return await producer.publish(partition, records)
 
     async def close(self) -> None:
         """Wait a little for what is on its way, then disconnect."""
         self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        if self._client is not None:
-            client, self._client = self._client, None
-            stopping = asyncio.ensure_future(client.stop())
-            await asyncio.wait({stopping}, timeout=_CLOSE_SECONDS)
-            if not stopping.done():
-                stopping.cancel()
-                self._abandon(client)
-        if self._ending:
-            _, late = await asyncio.wait(self._ending, timeout=_CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
-
-    async def _send(
-        self, client: AIOKafkaProducer, topic: str, partition: int, records: Sequence[Record]
-    ) -> list[RecordMetadata]:
-        if partition not in await client.partitions_for(topic):
-            raise BusError(f"topic {topic} has no partition {partition}")
-        async with self._order[topic, partition]:
-            # The client itself lets a late caller overtake one that waits for room.
-            sent = [
-                await client.send_batch(batch, topic, partition=partition)
-                for batch in _batches(client, records)
-            ]
-        acks: list[RecordMetadata] = await asyncio.gather(*sent)
-        for ack in acks:
-            if ack.offset < 0:
-                raise BusError("appended twice over, at an offset that the broker no longer knows")
-            if ack.timestamp_type != 1:
-                raise BusError("the topic's message.timestamp.type is not LogAppendTime")
-        return acks
-
-    async def _connected(self) -> AIOKafkaProducer:
-        if self._client is not None:
-            return self._client
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._connect_patiently(), name="kafka-connect")
-            self._connecting.add_done_callback(_read_exception)
-        return await asyncio.shield(self._connecting)
-
-    async def _connect_patiently(self) -> AIOKafkaProducer:
-        """Try again and again for one delivery time."""
-        backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
-        deadline = asyncio.get_running_loop().time() + self._delivery_seconds
-        while True:
-            try:
-                return await self._connect_once()
-            except BusError as error:
-                self._fault.failed(error)
-                delay = backoff.next_delay()
-                if asyncio.get_running_loop().time() + delay > deadline:
-                    raise
-                await asyncio.sleep(delay)
-
-    async def _connect_once(self) -> AIOKafkaProducer:
-        section = self._connection.section
-        client = AIOKafkaProducer(
-            **self._connection.arguments(),
-            acks="all",
-            enable_idempotence=True,
-            compression_type=None if section.compression == "none" else section.compression,
-            max_batch_size=section.batch_max_bytes,
-            linger_ms=0,
-        )
-        try:
-            async with asyncio.timeout(self._connection.request_seconds):
-                await client.start()
-        except OPERATIONAL as error:
-            await client.stop()
-            raise BusError(f"Kafka, connecting: {describe(error)}") from error
-        except asyncio.CancelledError:
-            await client.stop()
-            raise
-        self._client = client
-        return client
-
-    def _abandon(self, client: AIOKafkaProducer) -> None:
-        """Fail what the client still holds and end it behind our back."""
-        if self._client is client:
-            self._client = None
-        _fail_batches(client)
-        task = asyncio.create_task(_end(client), name="kafka-producer-end")
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-
-async def _end(client: AIOKafkaProducer) -> None:
-    # Connections first: nothing that is still in the machine's memory may go out later.
-    await client.client.close()
-    try:
-        async with asyncio.timeout(_END_SECONDS):
-            await client.stop()
-    except (*OPERATIONAL, KeyError):
-        # KeyError: its sender tries to queue a batch again that we failed above.
-        pass
-
-
-def _fail_batches(client: AIOKafkaProducer) -> None:
-    """Give up what the client holds. There is no public way: an idempotent one goes on until all is appended."""
-    accumulator = client._message_accumulator  # noqa: SLF001
-    accumulator.fail_all(KafkaConnectionError("given up after another batch failed"))
-    waiting = chain.from_iterable(accumulator._batches.values())  # noqa: SLF001
-    for batch in chain(accumulator._pending_batches, waiting):  # noqa: SLF001
-        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001
-            if future.done():
-                # Read, or asyncio complains of an exception that nobody took.
-                future.exception()
-
-
-def _batches(client: AIOKafkaProducer, records: Sequence[Record]) -> list[BatchBuilder]:
-    batch = client.create_batch()
-    batches = [batch]
-    for key, value in records:
-        if batch.append(key=key, value=value, timestamp=None) is None:
-            batch = client.create_batch()
-            batches.append(batch)
-            batch.append(key=key, value=value, timestamp=None)
-    for item in batches:
-        item.close()
-    return batches
-
-
-def _read_exception(task: asyncio.Task[AIOKafkaProducer]) -> None:
-    if not task.cancelled():
-        task.exception()
+        if self._spare is not None:
+            await self._spare.stop()
+            self._spare = None
+        await asyncio.gather(*(producer.close() for producer in self._topics.values()))
