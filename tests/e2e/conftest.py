@@ -50,7 +50,8 @@ def recorded_day() -> RecordedDay:
 class System:
     """Processes on loopback that share one simulated clock; `collector`, `aggregator` and `api` can be killed and started.
 
-    `spares` are a second collector and a second aggregator, where `replicated` asks for them.
+    `spares` are a second collector and a second aggregator, where `replicated` asks for them. `sections` are more of the
+    configuration, to be set before the start.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class System:
         self.database = database
         self.config = folder / "vegamite.toml"
         self.clock: dict[str, Any] = {}
+        self.sections: dict[str, dict[str, Any]] = {}
         self.base = ""
         self.key = ""
         self.control_url = ""
@@ -99,9 +101,9 @@ class System:
         self.clock = self.exchange.wait_for_record("clock")
         self.control_url = self.exchange.wait_for_record("control_url")
         self._write_config(self.exchange.wait_for_record("url"))
-        self._run("vegamite_aggregator", "migrate", "--config", str(self.config))
+        self.run("vegamite_aggregator", "migrate", "--config", str(self.config))
         self.key = (
-            self._run(
+            self.run(
                 "vegamite_api",
                 "keys",
                 "create",
@@ -138,6 +140,7 @@ class System:
             "aggregator": {"management_port": 0},
             "api": {"management_port": 0, "port": 0, "anonymous_read": True},
             "exchanges.binance": {"urls": exchange_url},
+            **self.sections,
         }
         lines = []
         for name, keys in sections.items():
@@ -145,7 +148,8 @@ class System:
             lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def _run(self, module: str, *arguments: str) -> str:
+    def run(self, module: str, *arguments: str) -> str:
+        """Run one of our programs to its end, which must be a good one; gives what it printed. Blocking."""
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
             capture_output=True,

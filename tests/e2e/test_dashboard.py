@@ -1,10 +1,12 @@
-"""Every expression of the dashboard against a real Prometheus that scrapes the running services."""
+"""Every expression of the dashboards against a real Prometheus that scrapes the running services."""
 
 import asyncio
 import contextlib
 import math
+import re
+import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,26 @@ import pytest
 from vegamite_common.testing.dashboard import Dashboard, Target, Variable, metric_names
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.service_process import ServiceProcess
+from vegamite_common.testing.services.influxdb import InfluxServer
 from vegamite_common.testing.services.prometheus import PrometheusServer, check_metrics
 
 DAY_START = "2019-10-11T00:00:00Z"
 MARKET = "binance:XRP/ETH"
-DASHBOARD = Path(__file__).resolve().parents[2] / "helm/vegamite/dashboards/overview.json"
+DASHBOARDS = Path(__file__).resolve().parents[2] / "helm/vegamite/dashboards"
 
 pytestmark = pytest.mark.timeout(420)
 
 
 @pytest.fixture(scope="module")
 def dashboard() -> Dashboard:
-    return Dashboard(DASHBOARD)
+    """The overview."""
+    return Dashboard(DASHBOARDS / "overview.json")
+
+
+@pytest.fixture
+def influx() -> Iterator[InfluxServer]:
+    with InfluxServer() as server:
+        yield server
 
 
 def address(service: ServiceProcess) -> str:
@@ -87,33 +97,71 @@ def numbers(found: list[dict[str, Any]]) -> list[float]:
     return [value for value in (float(each["value"][1]) for each in found) if math.isfinite(value)]
 
 
+def sink_of(system: Any, influx: InfluxServer) -> ServiceProcess:
+    """The sink beside the system's services, to be started after them; puts its section into their configuration."""
+    address = influx.address
+    system.sections["influxdb"] = {"url": address.url, "token": address.token}
+    command = [sys.executable, "-m", "vegamite_aggregator", "--role", "influx"]
+    return ServiceProcess(
+        [*command, "--config", str(system.config)], log=system.folder / "sink.log"
+    )
+
+
 async def test_every_panel_shows_what_the_running_system_does(
-    system: Any, client: Any, recorded_day: Any, watch: Callable[..., Any], dashboard: Dashboard
+    system: Any,
+    client: Any,
+    recorded_day: Any,
+    influx: InfluxServer,
+    watch: Callable[..., Any],
+    dashboard: Dashboard,
 ) -> None:
+    system.sections["aggregator.retention"] = {"trades_days": 1}
+    sink = sink_of(system, influx)
     await asyncio.to_thread(system.start, file=recorded_day.file, origin="2019-10-11T22:55:00Z")
     await client.track(MARKET, DAY_START)
-    services = {
-        "collector": [system.collector],
-        "aggregator": [system.aggregator],
-        "api": [system.api],
-    }
-    async with scraping(services) as prometheus, in_use(client, watch):
-        chosen = {
-            variable.name: await values_of(prometheus, dashboard, variable)
-            for variable in dashboard.variables
-            # Where nothing is on Kubernetes there are no namespaces, and All still finds everything.
-            if variable.name != "namespace"
+    with sink:
+        services = {
+            "collector": [system.collector],
+            "aggregator": [system.aggregator],
+            "api": [system.api],
+            "sink": [sink],
         }
-        assert chosen["exchange"] == ["binance"]
-        assert len(chosen["instance"]) == 3
+        async with scraping(services) as prometheus, in_use(client, watch):
+            await maintained(system, client)
+            for file in sorted(DASHBOARDS.glob("*.json")):
+                await assert_shows_all(prometheus, Dashboard(file))
+            await assert_truth(prometheus, dashboard, client)
+            assert_names(services)
 
-        for target in dashboard.targets:
-            await assert_shows(prometheus, dashboard.substitute(target.expression), target)
-            await assert_shows(
-                prometheus, dashboard.substitute(target.expression, chosen=chosen), target
-            )
-        await assert_truth(prometheus, dashboard, client)
-        assert_names(services, dashboard)
+
+async def maintained(system: Any, client: Any) -> None:
+    """Run a maintenance that moves the market's horizon, once the first trades are stored."""
+
+    async def stored() -> None:
+        page = await client.get("/v1/trades", market=MARKET, limit=1)
+        assert page["data"]
+
+    await eventually(stored, timeout_s=60)
+    told = ("vegamite_aggregator", "maintain", "--config", str(system.config))
+    await asyncio.to_thread(system.run, *told)
+
+
+async def assert_shows_all(prometheus: PrometheusServer, dashboard: Dashboard) -> None:
+    """Every panel of it has numbers, with the variables at All and with each value chosen."""
+    chosen = {
+        variable.name: await values_of(prometheus, dashboard, variable)
+        for variable in dashboard.variables
+        # Where nothing is on Kubernetes there are no namespaces, and All still finds everything.
+        if variable.name != "namespace"
+    }
+    wanted = {"vegamite-overview": 4, "vegamite-aggregator": 2}
+    assert len(chosen["instance"]) == wanted[dashboard.body["uid"]]
+    assert chosen.get("exchange", ["binance"]) == ["binance"]
+    for target in dashboard.targets:
+        await assert_shows(prometheus, dashboard.substitute(target.expression), target)
+        await assert_shows(
+            prometheus, dashboard.substitute(target.expression, chosen=chosen), target
+        )
 
 
 async def values_of(
@@ -159,9 +207,12 @@ async def assert_truth(prometheus: PrometheusServer, dashboard: Dashboard, clien
             ("Oldest open gap", 0),
             ("HTTP answers 5xx", 0),
             ("WebSocket clients", 1),
+            ("Waiting partitions", 0),
+            ("Dead letters, last hour", 0),
         ):
             assert await value(dashboard.target(panel).expression) == [wanted], panel
-        assert await value(dashboard.target("Services").expression) == [1, 1, 1]
+        assert await value(dashboard.target("Services").expression) == [1, 1, 1, 1]
+        assert await value(dashboard.target("InfluxDB sink").expression) == [1]
         assert await value("sum(vegamite_collector_tracked_markets)") == [1]
         [coverage_lag] = await value(dashboard.target("Coverage lag").expression)
         assert 0 < coverage_lag < 30
@@ -178,15 +229,23 @@ async def assert_truth(prometheus: PrometheusServer, dashboard: Dashboard, clien
     await eventually(all_counted, timeout_s=120, interval_s=0.3)
 
 
-def assert_names(services: dict[str, list[ServiceProcess]], dashboard: Dashboard) -> None:
+def assert_names(services: dict[str, list[ServiceProcess]]) -> None:
     """Each metric that is asked for is served, and each that is served is named as Prometheus has it."""
     served: set[str] = set()
     for name, [service] in services.items():
         text = exposition(service)
         assert check_metrics(text) == "", name
         served |= {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line[0] != "#"}
-    for target in dashboard.targets:
-        assert metric_names(target.expression) <= served, target.panel
+    shown = set()
+    for file in DASHBOARDS.glob("*.json"):
+        for target in Dashboard(file).targets:
+            assert metric_names(target.expression) <= served, target.panel
+            shown |= metric_names(target.expression)
+    # A histogram is shown by one of its series, and what Python's client brings along needn't be shown.
+    ours = {
+        re.sub(r"_(bucket|sum|count)$", "", name) for name in served if name.startswith("vegamite_")
+    }
+    assert ours - {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown} == set()
 
 
 async def test_the_database_being_away_is_seen_as_lag_and_errors_that_end(
@@ -217,11 +276,14 @@ async def test_the_database_being_away_is_seen_as_lag_and_errors_that_end(
         await assert_panel("Behind the log", lambda lag: lag == 0)
         await assert_panel("Coverage lag", lambda lag: lag < 10)
         await assert_panel("Errors, last 10 minutes", lambda errors: errors >= 0)
+        await assert_panel("Waiting partitions", lambda waiting: waiting == 0)
         await asyncio.to_thread(postgres.stop)
+        await assert_panel("Waiting partitions", lambda waiting: waiting > 0)
         await assert_panel("Behind the log", lambda lag: lag > 5)
         await assert_panel("Coverage lag", lambda lag: lag > 5)
         await assert_panel("Errors, last 10 minutes", lambda errors: errors > 0)
         await asyncio.to_thread(postgres.start)
+        await assert_panel("Waiting partitions", lambda waiting: waiting == 0)
         await assert_panel("Behind the log", lambda lag: lag == 0)
         await assert_panel("Coverage lag", lambda lag: lag < 10)
         await assert_panel("Markets live", lambda live: live == 1)

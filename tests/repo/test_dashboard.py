@@ -28,8 +28,8 @@ def shown(dashboard: Dashboard) -> list[dict[str, Any]]:
     return [panel for panel in dashboard.panels if panel["type"] not in ("row", "text")]
 
 
-def test_there_is_the_overview() -> None:
-    assert "overview.json" in [path.name for path in FILES]
+def test_there_are_the_overview_and_the_aggregator_in_detail() -> None:
+    assert [path.name for path in FILES] == ["aggregator.json", "overview.json"]
 
 
 def test_a_dashboard_has_one_identity_that_stays() -> None:

@@ -43,6 +43,7 @@ def test_a_counter_brings_no_second_series_with_its_birth(registry: CollectorReg
 
 def test_the_build_of_a_service_is_told_with_its_version() -> None:
     tell_build("collector")
+    tell_build("collector", component="collector-of-another-kind")
     tell_build("nothing-of-this-name")
 
     told = {
@@ -52,5 +53,6 @@ def test_the_build_of_a_service_is_told_with_its_version() -> None:
     }
     version, value = told["collector"]
     assert version[0].isdigit()
+    assert told["collector-of-another-kind"] == (version, value)
     assert value == 1
     assert told["nothing-of-this-name"] == ("unknown", 1)

@@ -1,8 +1,17 @@
 """What the aggregator measures. No label names a market: their number grows without bound."""
 
+from math import nan
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from vegamite_common.runtime.metrics import from_zero
+
+
+def _unknown(gauge: Gauge) -> Gauge:
+    """Return the gauge at NaN, which 0 isn't: a process that hasn't looked, or is a sink and never does, knows nothing."""
+    gauge.set(nan)
+    return gauge
+
 
 TRADES = from_zero(
     Counter(
@@ -162,17 +171,23 @@ OUTBOX_AGE = Gauge(
     "How long the oldest committed record of the process's partitions has waited to be published; 0 without any",
 )
 OUTBOX = Counter("vegamite_aggregator_outbox_records_total", "Committed records published")
-HEADROOM = Gauge(
-    "vegamite_aggregator_partition_headroom_seconds",
-    "The end of the last day that has a table of trades, less now",
+HEADROOM = _unknown(
+    Gauge(
+        "vegamite_aggregator_partition_headroom_seconds",
+        "The end of the last day that has a table of trades, less now",
+    )
 )
-MAINTENANCE_AGE = Gauge(
-    "vegamite_aggregator_maintenance_age_seconds",
-    "Now less the time of the last maintenance that did all it had to; NaN before the first",
+MAINTENANCE_AGE = _unknown(
+    Gauge(
+        "vegamite_aggregator_maintenance_age_seconds",
+        "Now less the time of the last maintenance that did all it had to; NaN before the first",
+    )
 )
-HORIZON_AGE = Gauge(
-    "vegamite_aggregator_horizon_age_seconds",
-    "Now less the least horizon of trades: how far back the market goes that expires last; NaN where nothing expires",
+HORIZON_AGE = _unknown(
+    Gauge(
+        "vegamite_aggregator_horizon_age_seconds",
+        "Now less the least horizon of trades: how far back the market goes that expires last; NaN where nothing expires",
+    )
 )
 UPKEEP = Gauge(
     "vegamite_aggregator_upkeep_done",

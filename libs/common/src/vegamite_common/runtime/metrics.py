@@ -30,13 +30,16 @@ BUILD = Gauge(
 )
 
 
-def tell_build(service: str) -> None:
-    """Export that this process runs the service (`collector`, `aggregator` or `api`), and in which version."""
+def tell_build(service: str, *, component: str = "") -> None:
+    """Export that this process runs the service (`collector`, `aggregator` or `api`), and in which version.
+
+    `component` is what it is called where it isn't the service's main one.
+    """
     try:
         installed = version(f"vegamite-{service}")
     except PackageNotFoundError:
         installed = "unknown"
-    BUILD.labels(service, installed).set(1)
+    BUILD.labels(component or service, installed).set(1)
 
 
 def from_zero(metric: Labelled, *values: str | tuple[str, ...]) -> Labelled:

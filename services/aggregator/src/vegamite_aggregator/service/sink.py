@@ -62,7 +62,7 @@ class SinkService:
 
     async def run(self, stop: Stop) -> None:
         """Make the buckets, join both groups, and write; InfluxDB or the log may be away as long as they like."""
-        tell_build(self.name)
+        tell_build(self.name, component="sink")
         if not await self._prepare(stop):
             return
         try:
