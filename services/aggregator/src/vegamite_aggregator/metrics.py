@@ -225,7 +225,7 @@ SINK_LAG_SECONDS = Gauge(
 SINK_POINTS = from_zero(
     Counter(
         "vegamite_aggregator_sink_points_total",
-        "Trades and candle states for InfluxDB by what became of them: written, held, expired, rejected",
+        "Trades and candle states for InfluxDB by what became of them: written, held, expired, rejected, deleted",
         ["topic", "outcome"],
     ),
     *(
@@ -233,6 +233,7 @@ SINK_POINTS = from_zero(
         for topic in ("trades", "candles", "status")
         for outcome in ("written", "held", "expired", "rejected")
     ),
+    ("status", "deleted"),
 )
 SINK_QUARANTINED = from_zero(
     Counter(
@@ -264,6 +265,10 @@ SINK_WRITE_SECONDS = Histogram(
     "vegamite_aggregator_sink_write_duration_seconds",
     "Time from handing points over to their acknowledgement",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+SINK_UNREAD = Counter(
+    "vegamite_aggregator_sink_unread_ranges_total",
+    "Ranges of candles that large jobs changed and that InfluxDB lacks, since read_revised is off",
 )
 SINK_LOST = from_zero(
     Counter(

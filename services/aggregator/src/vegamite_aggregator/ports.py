@@ -176,6 +176,24 @@ class PointStore(Protocol):
         """Return the states of the candles in a window, by open time."""
         ...
 
+    async def candle_times(
+        self,
+        market: Market,
+        timeframe: Timeframe,
+        *,
+        from_time: Micros,
+        to_time: Micros,
+        limit: int,
+    ) -> Sequence[Micros]:
+        """Return the first at most `limit` open times in [from_time, to_time) at which there are candles, in order."""
+        ...
+
+    async def delete_candles(
+        self, market: Market, timeframe: Timeframe, *, first: Micros, last: Micros
+    ) -> bool:
+        """Delete the candles that open from `first` to `last`, both included; False where the server deletes nothing for anybody."""
+        ...
+
     async def write(self, points: Sequence[Point]) -> Sequence[Rejected]:
         """Write points that all differ in identity, and return once each is acknowledged or rejected.
 
@@ -210,6 +228,10 @@ class CandleReader(Protocol):
 
         A market that isn't known has none.
         """
+        ...
+
+    async def expired_before(self, market: Market, timeframe: Timeframe) -> Micros:
+        """Return before which open time candles are missing because they have expired, if anything; raises `StoreError`."""
         ...
 
 

@@ -20,11 +20,11 @@ from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.ports import CandlePage, CandleReader, StoreError
 from vegamite_aggregator.service.sink import REVISED_STREAMS, SinkService
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, MINUTE, SECOND, from_datetime
+from vegamite_common.domain.time import DAY, MINUTE, SECOND, from_datetime, to_datetime
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.status import Revised
-from vegamite_common.messages.trades import JobEnded, JobStarted, TradesRecord
+from vegamite_common.messages.trades import JobEnded, JobStarted, Rebuild, TradesRecord
 from vegamite_common.runtime.lifecycle import Stop
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.services.influxdb import InfluxAddress
@@ -101,6 +101,9 @@ class AwayAtFirst:
             raise StoreError("away, says the test")
         return await self._reader.page(*asked, **range_of)
 
+    async def expired_before(self, *asked: Any) -> int:
+        return await self._reader.expired_before(*asked)
+
 
 @asynccontextmanager
 async def sink(rig: Any, section: InfluxSection, reader: CandleReader) -> AsyncIterator[None]:
@@ -164,6 +167,64 @@ async def test_candles_of_a_job_too_large_to_be_published_reach_influxdb_also_ov
     assert found["1m", begin][2:] == (1, 2)
     assert reader.questions > 2
     await asyncio.to_thread(client.close)
+
+
+@pytest.mark.timeout(120)
+async def test_candles_that_a_rebuild_took_away_are_deleted_in_influxdb_and_expired_ones_are_kept(
+    rig: Any, influxdb: InfluxAddress
+) -> None:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    section = InfluxSection(
+        url=influxdb.url, token=SecretStr(influxdb.token), org=influxdb.org, group=name,
+        bucket=name, downsampled_bucket=f"{name}_long", flush_interval_ms=10, timeout_ms=5000,
+        retry_interval_ms=10, max_retry_interval_ms=500, read_revised=True,
+    )  # fmt: skip
+    client = InfluxDBClient(influxdb.url, token=influxdb.token, org=influxdb.org)
+    begin = rig.clock.now() - 2 * DAY
+    begin -= begin % DAY
+    reader = PostgresCandleReader(rig.pool)
+
+    async def same() -> None:
+        assert await written(client, section) == await stored(rig)
+
+    await rig.start()
+    async with sink(rig, section, reader):
+        await rig.publish(record(range(20), begin))
+        await rig.settled()
+        await eventually(same)
+        before = await written(client, section)
+        # What nobody should do, and what a rebuild then makes right: five minutes' trades, and an expired candle.
+        await rig.pool.execute(
+            "DELETE FROM trade WHERE event_time >= $1 AND event_time < $2",
+            to_datetime(begin + 5 * MINUTE),
+            to_datetime(begin + 10 * MINUTE),
+        )
+        await rig.pool.execute(
+            "INSERT INTO horizon SELECT market_key, '1s', $1 FROM market",
+            to_datetime(begin + 7 * MINUTE),
+        )
+        await rig.publish(Rebuild(**NAME, from_time=begin, to_time=begin + DAY))
+        await rig.settled()
+        gone = {("1m", begin + minute * MINUTE) for minute in range(5, 10)}
+        gone |= {("1s", begin + minute * MINUTE + SECOND) for minute in range(7, 10)}
+        gone |= {("5m", begin + 5 * MINUTE)}
+        kept = {("1s", begin + minute * MINUTE + SECOND) for minute in (5, 6)}
+
+        async def those_alone() -> None:
+            now = await written(client, section)
+            assert before.keys() - now.keys() >= gone
+            assert now.keys() == (await stored(rig)).keys() | kept
+
+        await eventually(those_alone)
+        # A trade that comes there again makes a candle again.
+        await rig.publish(record(range(5, 6), begin))
+        await rig.settled()
+        await eventually(lambda: has(client, section, ("1m", begin + 5 * MINUTE)))
+    await asyncio.to_thread(client.close)
+
+
+async def has(client: InfluxDBClient, section: InfluxSection, key: tuple[str, int]) -> bool:
+    return key in await written(client, section)
 
 
 async def test_a_user_that_may_not_read_is_a_fault_that_can_be_mended(

@@ -15,6 +15,9 @@ from vegamite_aggregator.adapters.influx_store import InfluxPointStore
 from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.core.point import Point
 from vegamite_aggregator.ports import SinkError
+from vegamite_common.domain.market import Market
+from vegamite_common.domain.time import MINUTE, parse_time
+from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.testing.eventually import eventually
 from vegamite_common.testing.services.influxdb import InfluxAddress
 
@@ -30,6 +33,8 @@ class Buckets(ThreadingHTTPServer):
         self.changes: list[str] = []
         self.lines: list[str] = []
         self.answers: list[int] = []
+        self.deletes = True
+        self.deleted: list[dict[str, str]] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -81,6 +86,14 @@ class _Handler(BaseHTTPRequestHandler):
             if status == 204:
                 self.server.lines += lines
             self._answer(status, {"message": "as the test wants it"} if status != 204 else None)
+            return
+        if self.path.startswith("/api/v2/delete") and self.server.deletes:
+            query = parse_qs(urlsplit(self.path).query)
+            self.server.deleted.append(json.loads(self._body()) | {"bucket": query["bucket"][0]})
+            self._answer(204)
+            return
+        if not self.path.startswith("/api/v2/buckets"):
+            self._answer(404, {"code": "not found", "message": "path not found"})
             return
         told = json.loads(self._body())
         self.server.buckets[told["name"]] = told["retentionRules"][0]["everySeconds"]
@@ -207,6 +220,25 @@ async def test_a_flight_that_was_given_up_is_not_mistaken_for_the_next(server: B
         await writing
     await store.write(points(*[f"second{at}" for at in range(50)]))
     assert sum(line.startswith("second") for line in server.lines) == 50
+    await store.close()
+
+
+async def test_candles_are_deleted_by_the_api_of_version_2_where_there_is_one(
+    server: Buckets,
+) -> None:
+    store = store_of(address_of(server))
+    market, noon = Market("sim", 'A"B/USD'), parse_time("2026-01-15T12:00:00Z")
+    assert await store.delete_candles(market, Timeframe.M1, first=noon, last=noon + MINUTE)
+    assert server.deleted == [
+        {
+            "bucket": "vegamite",
+            "start": "2026-01-15T12:00:00Z",
+            "stop": "2026-01-15T12:01:00.000001Z",
+            "predicate": '_measurement="candle" AND exchange="sim" AND symbol="A\\"B/USD" AND timeframe="1m"',
+        }
+    ]
+    server.deletes = False
+    assert not await store.delete_candles(market, Timeframe.M1, first=noon, last=noon)
     await store.close()
 
 

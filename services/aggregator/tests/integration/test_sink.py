@@ -20,13 +20,14 @@ from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.service.sink import STREAMS, SinkService
 from vegamite_common.bus.memory import MemoryBus
 from vegamite_common.bus.partition import partition_for
-from vegamite_common.bus.port import CANDLES, TRADES
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, SECOND, parse_time
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import Origin, Trade
 from vegamite_common.messages.candles import CandlesRecord, ChangeType, encode_candles
+from vegamite_common.messages.status import Revised, encode_status
 from vegamite_common.messages.trades import TradesRecord, encode_trades
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.lifecycle import Stop
@@ -259,6 +260,28 @@ async def test_a_candle_goes_forward_only_also_for_a_sink_that_has_just_begun(
 
 async def all_committed(rig: SinkRig, count: int) -> None:
     assert await rig.committed() == count
+
+
+async def test_ranges_that_no_topic_has_the_candles_of_are_counted_and_left_for_later(
+    rig: SinkRig,
+) -> None:
+    name = "vegamite_aggregator_sink_unread_ranges_total"
+    before = measured(name)
+    revised = Revised(
+        exchange=MARKET.exchange, symbol=MARKET.symbol, event_time=NOON, timeframe=Timeframe.M1,
+        from_time=NOON, to_time=NOON + 600 * MINUTE, reason="import",
+    )  # fmt: skip
+    key = MARKET.key.encode()
+    partition = partition_for(key, rig.partitions)
+    await rig.bus.producer().publish(STATUS, partition, [(key, encode_status(revised))])
+    async with rig.sink() as service:
+        await eventually(lambda: measured(name) == before + 1)
+        await eventually(lambda: service.health.ready().ok)
+    async with rig.sink():
+        await rig.bus.producer().publish(STATUS, partition, [(key, encode_status(revised))])
+        await eventually(lambda: measured(name) == before + 2)
+    # Whoever turns read_revised on finds both.
+    assert (STATUS, f"{rig.section.group}.status") not in rig.bus._groups
 
 
 async def test_longer_candles_have_a_bucket_of_their_own(rig: SinkRig) -> None:

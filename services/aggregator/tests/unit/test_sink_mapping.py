@@ -98,6 +98,16 @@ class HeldPoints:
                 found.setdefault((market, Timeframe(timeframe)), {})[time // 1000] = state
         return found
 
+    async def candle_times(
+        self, market: Market, timeframe: Timeframe, *, from_time: int, to_time: int, limit: int
+    ) -> Sequence[int]:
+        raise AssertionError("placing asks for whole states")
+
+    async def delete_candles(
+        self, market: Market, timeframe: Timeframe, *, first: int, last: int
+    ) -> bool:
+        raise AssertionError("placing deletes nothing")
+
     async def write(self, points: Sequence[Point]) -> Sequence[Rejected]:
         for point in points:
             match = _LINE.match(point.line.decode())

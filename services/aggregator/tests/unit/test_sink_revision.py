@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
+import structlog
+from prometheus_client import REGISTRY
 
 from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.core.point import Point
 from vegamite_aggregator.ports import CandlePage, Rejected, SinkError, StoreError
 from vegamite_aggregator.service import sink_revision
-from vegamite_aggregator.service.sink_revision import RevisionMapping
+from vegamite_aggregator.service.sink_revision import RevisionMapping, UnreadMapping
 from vegamite_common.bus.port import Message
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, parse_time
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.messages.status import Revised, encode_status
+from vegamite_common.messages.status import Revised, SourceState, encode_status
 from vegamite_common.testing.manual_clock import ManualClock
 
 NOON = parse_time("2026-01-15T12:00:00Z")
@@ -40,6 +42,7 @@ class Primary:
         self.asked: list[int] = []
         self.changes: dict[int, Candle] = {}
         self.away: set[int] = set()
+        self.expired = 0
 
     async def page(
         self, market: Market, timeframe: Timeframe, *, from_time: int, to_time: int, limit: int
@@ -56,12 +59,18 @@ class Primary:
             return CandlePage(tuple(inside), to_time)
         return CandlePage(tuple(inside[:limit]), inside[limit - 1].open_time + 1)
 
+    async def expired_before(self, market: Market, timeframe: Timeframe) -> int:
+        return self.expired
+
 
 class Lines:
-    """Takes points, and keeps the last line of each time."""
+    """Takes points, and keeps the last line of each time, in minutes after noon."""
 
-    def __init__(self) -> None:
+    def __init__(self, *minutes: int) -> None:
         self.count = 0
+        self.there = set(minutes)
+        self.deletions: list[tuple[int, int]] = []
+        self.deletes = True
         self.last: dict[int, str] = {}
 
     async def write(self, points: Sequence[Point]) -> Sequence[Rejected]:
@@ -72,8 +81,23 @@ class Lines:
             self.last[(int(line.split()[-1]) // 1000 - NOON) // MINUTE] = as_of
         return ()
 
+    async def candle_times(
+        self, market: Market, timeframe: Timeframe, *, from_time: int, to_time: int, limit: int
+    ) -> list[int]:
+        times = [NOON + minute * MINUTE for minute in sorted(self.there)]
+        return [time for time in times if from_time <= time < to_time][:limit]
 
-def mapping_of(primary: Primary, lines: Lines, waited: list[int]) -> RevisionMapping:
+    async def delete_candles(
+        self, market: Market, timeframe: Timeframe, *, first: int, last: int
+    ) -> bool:
+        begin, end = (first - NOON) // MINUTE, (last - NOON) // MINUTE
+        self.deletions.append((begin, end))
+        if self.deletes:
+            self.there -= set(range(begin, end + 1))
+        return self.deletes
+
+
+def mapping_of(primary: Primary, lines: Lines, waited: list[int], **keys: bool) -> RevisionMapping:
     async def candles_written(partition: int) -> None:
         assert not lines.count
         waited.append(partition)
@@ -81,17 +105,19 @@ def mapping_of(primary: Primary, lines: Lines, waited: list[int]) -> RevisionMap
     return RevisionMapping(
         lines,  # type: ignore[arg-type]
         primary,
-        InfluxSection(),
+        InfluxSection(**keys),
         clock=ManualClock(NOON),
         partitions=1,
         candles_written=candles_written,
     )
 
 
-def told(minutes: int, *, key: str = MARKET.key) -> dict[int, list[Message]]:
+def told(
+    minutes: int, *, key: str = MARKET.key, reason: str = "backfill"
+) -> dict[int, list[Message]]:
     revised = Revised(
         exchange=MARKET.exchange, symbol=MARKET.symbol, event_time=NOON, timeframe=Timeframe.M1,
-        from_time=NOON, to_time=NOON + minutes * MINUTE, reason="backfill",
+        from_time=NOON, to_time=NOON + minutes * MINUTE, reason=reason,
     )  # fmt: skip
     return {0: [Message(0, 7, NOON, key.encode(), encode_status(revised))]}
 
@@ -129,3 +155,53 @@ async def test_a_record_under_another_markets_key_is_refused() -> None:
     placed = await mapping_of(primary, lines, []).place(told(1, key="sim:B/USD"))
     assert [refused.reason for refused in placed.refused] == ["key"]
     assert not primary.asked
+
+
+async def test_a_correction_deletes_the_points_that_are_no_candles_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sink_revision, "PAGE_CANDLES", 3)
+    primary, lines = Primary(*(a_candle(at, 10) for at in (0, 4, 8))), Lines(*range(9))
+    await mapping_of(primary, lines, []).place(told(9, reason="backfill"))
+    await mapping_of(primary, Lines(*range(9)), [], read_back=False).place(
+        told(9, reason="correction")
+    )
+    assert lines.deletions == []
+    lines.count = 0
+    await mapping_of(primary, lines, []).place(told(9, reason="correction"))
+    assert lines.there == {0, 4, 8}
+    assert set(lines.last) == {0, 4, 8}
+
+
+async def test_what_has_expired_in_the_system_of_record_stays_a_point() -> None:
+    primary, lines = Primary(a_candle(4, 10)), Lines(*range(8))
+    primary.expired = NOON + 2 * MINUTE
+    await mapping_of(primary, lines, []).place(told(6, reason="correction"))
+    assert lines.deletions == [(2, 3), (5, 5)]
+    assert lines.there == {0, 1, 4, 6, 7}
+
+
+async def test_a_server_that_deletes_nothing_holds_nothing_up_and_it_is_told() -> None:
+    primary, lines = Primary(a_candle(1, 10)), Lines(0, 1)
+    lines.deletes = False
+    with structlog.testing.capture_logs() as logs:
+        await mapping_of(primary, lines, []).place(told(2, reason="correction"))
+    assert lines.last == {1: "10"}
+    assert [line["first"] for line in logs] == ["2026-01-15T12:00:00Z"]
+
+
+async def test_ranges_that_nobody_reads_are_counted_and_the_first_is_told() -> None:
+    name = "vegamite_aggregator_sink_unread_ranges_total"
+    before = REGISTRY.get_sample_value(name) or 0.0
+    mapping = UnreadMapping(partitions=1)
+    source = SourceState(
+        exchange=MARKET.exchange, symbol=MARKET.symbol, event_time=NOON, state="live"
+    )
+    live = Message(0, 6, NOON, MARKET.key.encode(), encode_status(source))
+    with structlog.testing.capture_logs() as logs:
+        for taken in (told(2), {0: [live]}, told(3), told(4, key="sim:B/USD")):
+            assert not (await mapping.place(taken)).placement.points
+    assert REGISTRY.get_sample_value(name) == before + 2
+    assert [(line["log_level"], line["market"], line["timeframe"]) for line in logs] == [
+        ("warning", MARKET.key, "1m")
+    ]

@@ -24,10 +24,15 @@ _PAGE = {
     """
     for timeframe in Timeframe
 }
+_HORIZON = """
+    SELECT horizon_time FROM horizon JOIN market USING (market_key)
+    WHERE exchange = $1 AND symbol = $2 AND series = $3
+"""
+_NEVER: Micros = -(2**62)
 
 
 class PostgresCandleReader:
-    """`CandleReader` over a pool of asyncpg whose user may read `market` and `candle`."""
+    """`CandleReader` over a pool of asyncpg whose user may read `market`, `candle` and `horizon`."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
@@ -42,18 +47,9 @@ class PostgresCandleReader:
         limit: int,
     ) -> CandlePage:
         """Return the first candles of the range; see `CandleReader`."""
-        try:
-            async with store_faults():
-                rows: list[Any] = await self._pool.fetch(
-                    _PAGE[timeframe],
-                    market.exchange,
-                    market.symbol,
-                    to_datetime(from_time),
-                    to_datetime(to_time),
-                    limit,
-                )
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise StoreError(str(error)) from error
+        rows = await self._fetch(
+            _PAGE[timeframe], market, to_datetime(from_time), to_datetime(to_time), limit
+        )
         candles: list[Candle] = []
         for row in rows:
             try:
@@ -65,3 +61,18 @@ class PostgresCandleReader:
             candles=tuple(candles),
             to_time=to_time if whole else from_datetime(rows[-1]["open_time"]) + 1,
         )
+
+    async def expired_before(self, market: Market, timeframe: Timeframe) -> Micros:
+        """Return before which open time candles have expired; see `CandleReader`."""
+        rows = await self._fetch(_HORIZON, market, timeframe.value)
+        return from_datetime(rows[0]["horizon_time"]) if rows else _NEVER
+
+    async def _fetch(self, query: str, market: Market, *arguments: object) -> list[Any]:
+        try:
+            async with store_faults():
+                rows: list[Any] = await self._pool.fetch(
+                    query, market.exchange, market.symbol, *arguments
+                )
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise StoreError(str(error)) from error
+        return rows

@@ -1,11 +1,6 @@
 """Buckets and how long they keep points: by the API of InfluxDB 2, or as databases of InfluxDB 1.8, which lacks it."""
 
-import json
-import ssl
-import urllib.error
-import urllib.request
 from typing import Any
-from urllib.parse import urlencode
 
 import structlog
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -13,8 +8,8 @@ from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
 from influxdb_client.rest import ApiException
 from influxdb_client.service.buckets_service import BucketsService
 
+from vegamite_aggregator.adapters.influx_statement import ask_statement, database_of, quoted
 from vegamite_aggregator.config import InfluxSection
-from vegamite_aggregator.ports import SinkError
 
 _DAY_SECONDS = 86_400
 log = structlog.get_logger(__name__)
@@ -69,51 +64,17 @@ def _prepare_database(
     section: InfluxSection, url: str, token: str, name: str, seconds: int
 ) -> None:
     """A bucket `database/policy` is that; one without a slash is a database with its own first policy."""
-    database, _, policy = name.partition("/")
-    policy = policy or "autogen"
+    database, policy = database_of(name)
     duration = f"{seconds}s"
-    _ask(section, url, token, f"CREATE DATABASE {_quoted(database)}")
-    found = _ask(section, url, token, f"SHOW RETENTION POLICIES ON {_quoted(database)}")
+    ask_statement(section, url, token, f"CREATE DATABASE {quoted(database)}")
+    found = ask_statement(section, url, token, f"SHOW RETENTION POLICIES ON {quoted(database)}")
     series = found["results"][0].get("series", [{}])[0]
     there = {row[0] for row in series.get("values", ())}
     verb = "ALTER" if policy in there else "CREATE"
     replication = "" if policy in there else " REPLICATION 1"
-    _ask(
+    ask_statement(
         section,
         url,
         token,
-        f"{verb} RETENTION POLICY {_quoted(policy)} ON {_quoted(database)} DURATION {duration}{replication}",
+        f"{verb} RETENTION POLICY {quoted(policy)} ON {quoted(database)} DURATION {duration}{replication}",
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _ask(section: InfluxSection, url: str, token: str, statement: str) -> Any:
-    """Carry out a statement of InfluxQL, which the client doesn't speak."""
-    context = None
-    if url.startswith("https:"):
-        context = ssl.create_default_context(
-            cafile=str(section.ssl_ca_file) if section.ssl_ca_file else None
-        )
-    request = urllib.request.Request(  # noqa: S310 -- the configuration allows http and https alone
-        f"{url.rstrip('/')}/query",
-        data=urlencode({"q": statement}).encode(),
-        headers={"Authorization": f"Token {token}"},
-    )
-    try:
-        with urllib.request.urlopen(  # noqa: S310
-            request, timeout=section.timeout_ms / 1000, context=context
-        ) as answer:
-            told = json.load(answer)
-    except urllib.error.HTTPError as error:
-        state: Any = {401: "refused", 403: "refused", 404: "missing"}.get(error.code, "away")
-        words = error.read()[:300].decode(errors="replace")
-        raise SinkError(state, f"HTTP status {error.code}: {words}") from None
-    except ValueError as error:
-        raise SinkError("away", f"not an answer of InfluxDB: {error}") from None
-    for result in told.get("results", ()):
-        if "error" in result:
-            raise SinkError("refused", f"{statement}: {result['error']}")
-    return told

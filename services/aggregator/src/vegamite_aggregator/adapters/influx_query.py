@@ -76,6 +76,23 @@ def stored_candles(
     return found
 
 
+def candle_times(
+    client: InfluxDBClient,
+    bucket: str,
+    market: Market,
+    timeframe: Timeframe,
+    *,
+    first: Micros,
+    last: Micros,
+    limit: int,
+) -> list[Micros]:
+    """Return the first open times, at most `limit`, of the candles that open from `first` to `last`, in order."""
+    flux = _from(bucket, first, last) + _where("candle", ("as_of",), (market,))
+    flux += f" |> filter(fn: (r) => r.timeframe == {_text(timeframe.value)})"
+    flux += f' |> keep(columns: ["_time"]) |> limit(n: {limit})'
+    return [from_datetime(row["_time"]) for row in _rows(client, flux)]
+
+
 def _rows(client: InfluxDBClient, flux: str) -> Iterator[dict[str, Any]]:
     for record in client.query_api().query_stream(flux):
         yield record.values

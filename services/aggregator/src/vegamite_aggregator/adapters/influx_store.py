@@ -17,6 +17,7 @@ from vegamite_aggregator.adapters.influx_client import (
     status_of,
     words_of,
 )
+from vegamite_aggregator.adapters.influx_deletion import delete_candles
 from vegamite_aggregator.adapters.influx_writing import BatchWriter
 from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.core.point import BucketRole, Point
@@ -95,6 +96,48 @@ class InfluxPointStore:
         """Return the states of the candles in a window, by open time."""
         bucket = self._buckets[self._section.role_of(window.timeframe)]
         return await self._ask(lambda: influx_query.stored_candles(self._client, bucket, window))
+
+    async def candle_times(
+        self,
+        market: Market,
+        timeframe: Timeframe,
+        *,
+        from_time: Micros,
+        to_time: Micros,
+        limit: int,
+    ) -> Sequence[Micros]:
+        """Return the first open times in [from_time, to_time) at which there are candles."""
+        bucket = self._buckets[self._section.role_of(timeframe)]
+        return await self._ask(
+            lambda: influx_query.candle_times(
+                self._client,
+                bucket,
+                market,
+                timeframe,
+                first=from_time,
+                last=to_time - 1,
+                limit=limit,
+            )
+        )
+
+    async def delete_candles(
+        self, market: Market, timeframe: Timeframe, *, first: Micros, last: Micros
+    ) -> bool:
+        """Delete the candles that open from `first` to `last`; see the port."""
+        bucket = self._buckets[self._section.role_of(timeframe)]
+        return await self._ask(
+            lambda: delete_candles(
+                self._client,
+                self._section,
+                market,
+                timeframe,
+                url=self._url,
+                token=self._token,
+                bucket=bucket,
+                first=first,
+                last=last,
+            )
+        )
 
     async def write(self, points: Sequence[Point]) -> Sequence[Rejected]:
         """Write points, and return those that were rejected; see the port."""

@@ -1,6 +1,7 @@
 """The role `influx`: trades and candles, as the topics have them, into InfluxDB.
 
-Nothing of PostgreSQL is needed for that. Candles that were revised in bulk are in no topic: they alone come from there.
+Nothing of PostgreSQL is needed for that. Candles that were revised in bulk are in no topic: they alone come from there,
+and are counted where it isn't asked, as far as the topic that tells of them can be read: nothing else waits for that.
 """
 
 import asyncio
@@ -14,7 +15,12 @@ from vegamite_aggregator.ports import CandleReader, PointStore, SinkError
 from vegamite_aggregator.service.aggregator import timing_of
 from vegamite_aggregator.service.sink_condition import Condition
 from vegamite_aggregator.service.sink_mapping import CandleMapping, TopicMapping, TradeMapping
-from vegamite_aggregator.service.sink_revision import STREAM, RevisionMapping
+from vegamite_aggregator.service.sink_revision import (
+    STREAM,
+    UNREAD_STREAM,
+    RevisionMapping,
+    UnreadMapping,
+)
 from vegamite_aggregator.service.sink_stream import SinkStream
 from vegamite_common.bus.port import CANDLES, STATUS, TRADES, Bus, BusError
 from vegamite_common.domain.time import SECOND
@@ -57,7 +63,7 @@ class SinkService:
         self._stores = stores
         self._clock = clock
         self._section = section
-        self._condition = Condition(self.health, tuple(self._topics))
+        self._condition = Condition(self.health, (*self._topics, UNREAD_STREAM))
         self._streams: list[SinkStream] = []
 
     async def run(self, stop: Stop) -> None:
@@ -75,6 +81,8 @@ class SinkService:
             async with asyncio.TaskGroup() as group:
                 measuring = group.create_task(self._keep_measuring(), name="sink-measures")
                 running = [group.create_task(stream.run(stop)) for stream in self._streams]
+                if self._reader is None:
+                    running.append(group.create_task(self._count_unread(stop)))
                 await asyncio.wait(running)
                 measuring.cancel()
         finally:
@@ -94,10 +102,15 @@ class SinkService:
                     self._condition.failed(name, error)
                 await stop.wait_for(backoff.next_delay())
                 continue
-            for name in self._topics:
+            for name in (*self._topics, UNREAD_STREAM):
                 self._condition.went_well(name)
             return True
         return False
+
+    async def _count_unread(self, stop: Stop) -> None:
+        """Count what isn't read, in a group of its own: whoever reads it one day begins where that one's group is."""
+        if await self._open_stream(UNREAD_STREAM, STATUS, stop):
+            await self._streams[-1].run(stop)
 
     async def _open_stream(self, name: str, topic: str, stop: Stop) -> bool:
         """Join the topic's group; False where a stop came first."""
@@ -118,7 +131,7 @@ class SinkService:
                     name,
                     member=member,
                     mapping=self._mapping(name, partitions),
-                    store=self._stores[name],
+                    store=self._stores.get(name, self._stores["candles"]),
                     condition=self._condition,
                     health=self.health,
                     backoff_limit=self._backoff_limit,
@@ -128,6 +141,8 @@ class SinkService:
         return False
 
     def _mapping(self, name: str, partitions: int) -> TopicMapping:
+        if name == UNREAD_STREAM:
+            return UnreadMapping(partitions=partitions)
         store = self._stores[name]
         if name == "candles":
             return CandleMapping(store, self._section, clock=self._clock, partitions=partitions)

@@ -3,9 +3,13 @@
 The topic that tells of them and that of the candles are read side by side, by whichever replicas, and InfluxDB can't
 compare and set. So a range is read after InfluxDB has all that the candles' topic had when it was told of (older states
 come first), and read again behind what was written of it, until nothing newer is there (newer ones stay last).
+
+A range that a rebuild corrected may have lost candles: where the system of record has none, and not because it expired
+there, the point is deleted before the range is written.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 import structlog
 
@@ -13,13 +17,13 @@ from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.core.intake import Quarantined
 from vegamite_aggregator.core.placement import Placement
 from vegamite_aggregator.core.point import can_be_written, candle_point, market_tags
-from vegamite_aggregator.metrics import SINK_POINTS
+from vegamite_aggregator.metrics import SINK_POINTS, SINK_UNREAD
 from vegamite_aggregator.ports import CandlePage, CandleReader, PointStore, SinkError, StoreError
 from vegamite_aggregator.service.sink_mapping import Placed, oldest_kept
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import Message
 from vegamite_common.domain.candle import Candle, StateOrder
-from vegamite_common.domain.time import Micros
+from vegamite_common.domain.time import Micros, format_time
 from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.status import Revised, decode_status
 from vegamite_common.runtime.clock import Clock
@@ -28,7 +32,64 @@ PAGE_CANDLES = 5_000
 """How many candles are read, and written, at a time."""
 
 STREAM = "status"
+UNREAD_STREAM = "unread"
+CORRECTION = "correction"
+"""Why candles that a rebuild took away were revised: nothing else takes any."""
+
 log = structlog.get_logger(__name__)
+
+
+def read_revised(
+    taken: Mapping[int, Sequence[Message]], *, partitions: int
+) -> tuple[list[tuple[int, int, Revised]], tuple[Quarantined, ...]]:
+    """Return the `revised` records, each with its partition and offset, and what was refused."""
+    revised: list[tuple[int, int, Revised]] = []
+    refused: list[Quarantined] = []
+    for partition, messages in taken.items():
+        for message in messages:
+            try:
+                status = decode_status(message.value)
+            except MessageError as error:
+                text = str(error)[:500]
+                refused.append(Quarantined(message.offset, None, "undecodable", text))
+                continue
+            if not isinstance(status, Revised):
+                continue
+            key = status.market.key.encode()
+            if message.key != key or partition_for(key, partitions) != partition:
+                detail = f"a record of {status.market.key} under the key {message.key!r}"[:500]
+                refused.append(Quarantined(message.offset, status.market, "key", detail))
+                continue
+            revised.append((partition, message.offset, status))
+    return revised, tuple(refused)
+
+
+class UnreadMapping:
+    """`revised` records where nobody reads what they tell of: counted, and the first one told."""
+
+    def __init__(self, *, partitions: int) -> None:
+        self._partitions = partitions
+        self._told = False
+
+    async def place(self, taken: Mapping[int, Sequence[Message]]) -> Placed:
+        """Count the ranges, and return no points."""
+        revised, refused = read_revised(taken, partitions=self._partitions)
+        SINK_UNREAD.inc(len(revised))
+        if revised and not self._told:
+            self._told = True
+            _, _, first = revised[0]
+            log.warning(
+                "InfluxDB lacks candles that a large job changed: read_revised is off",
+                market=first.market.key,
+                timeframe=first.timeframe.value,
+                from_time=format_time(first.from_time),
+                to_time=format_time(first.to_time),
+                reason=first.reason,
+            )
+        return Placed(Placement(()), refused)
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Nothing is known."""
 
 
 class RevisionMapping:
@@ -55,26 +116,12 @@ class RevisionMapping:
 
     async def place(self, taken: Mapping[int, Sequence[Message]]) -> Placed:
         """Write what the records tell of, and return no points; after a `SinkError` it goes on where it was."""
-        refused: list[Quarantined] = []
-        for partition, messages in taken.items():
-            for message in messages:
-                try:
-                    status = decode_status(message.value)
-                except MessageError as error:
-                    text = str(error)[:500]
-                    refused.append(Quarantined(message.offset, None, "undecodable", text))
-                    continue
-                if not isinstance(status, Revised):
-                    continue
-                key = status.market.key.encode()
-                if message.key != key or partition_for(key, self._partitions) != partition:
-                    detail = f"a record of {status.market.key} under the key {message.key!r}"[:500]
-                    refused.append(Quarantined(message.offset, status.market, "key", detail))
-                    continue
-                await self._copy(status, partition, message.offset)
+        revised, refused = read_revised(taken, partitions=self._partitions)
+        for partition, offset, told in revised:
+            await self._copy(told, partition, offset)
         for partition in taken:
             self._done.pop(partition, None)
-        return Placed(Placement(()), tuple(refused))
+        return Placed(Placement(()), refused)
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Forget how far the records of these partitions were carried out."""
@@ -88,6 +135,8 @@ class RevisionMapping:
             await self._candles_written(partition)
         while at < told.to_time:
             page = await self._page(told, at, told.to_time, PAGE_CANDLES)
+            if told.reason == CORRECTION and self._section.read_back:
+                await self._delete_lost(told, at, page)
             written: dict[Micros, StateOrder] = {}
             candles: Sequence[Candle] = page.candles
             while candles:
@@ -101,6 +150,33 @@ class RevisionMapping:
                     if candle.state_order > written.get(candle.open_time, (-1, -1, False, -1))
                 ]
             at = done[offset] = page.to_time
+
+    async def _delete_lost(self, told: Revised, at: Micros, page: CandlePage) -> None:
+        """Delete the points of a page that are no candles any more."""
+        try:
+            expired = await self._reader.expired_before(told.market, told.timeframe)
+        except StoreError as error:
+            raise SinkError("unread", str(error)) from error
+        kept = {candle.open_time for candle in page.candles}
+        at = max(at, expired)
+        while at < page.to_time:
+            times = await self._store.candle_times(
+                told.market, told.timeframe, from_time=at, to_time=page.to_time, limit=PAGE_CANDLES
+            )
+            for first, last, count in _runs(times, kept):
+                deleted = await self._store.delete_candles(
+                    told.market, told.timeframe, first=first, last=last
+                )
+                SINK_POINTS.labels(STREAM, "deleted" if deleted else "rejected").inc(count)
+                if not deleted:
+                    log.warning(
+                        "InfluxDB can't delete candles that are none any more",
+                        market=told.market.key,
+                        timeframe=told.timeframe.value,
+                        first=format_time(first),
+                        last=format_time(last),
+                    )
+            at = times[-1] + 1 if len(times) == PAGE_CANDLES else page.to_time
 
     async def _page(self, told: Revised, at: Micros, to_time: Micros, limit: int) -> CandlePage:
         try:
@@ -133,3 +209,11 @@ class RevisionMapping:
             log.warning(
                 "InfluxDB rejected points", stream=STREAM, count=len(wrong), reason=wrong[0].reason
             )
+
+
+def _runs(times: Sequence[Micros], kept: Container[Micros]) -> Iterator[tuple[Micros, Micros, int]]:
+    """Yield the first, the last and the number of each run of times without one of `kept` between them."""
+    for is_kept, run in groupby(times, key=lambda time: time in kept):
+        if not is_kept:
+            lost = list(run)
+            yield lost[0], lost[-1], len(lost)
