@@ -23,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name, and return the process's exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.dry_run and options.command != "maintain":
-        parser.error("--dry-run goes with maintain")
+    misplaced = _misplaced(options)
+    if misplaced is not None:
+        parser.error(misplaced)
     try:
         settings = load_settings(AggregatorSettings, options.config)
     except ConfigError as error:
@@ -42,6 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_process(lambda stop: _run(settings, stop, new_log_epoch=new_epoch))
 
 
+def _misplaced(options: argparse.Namespace) -> str | None:
+    """Return what is wrong with options that the command, or the role, has no use for; None where nothing is."""
+    if options.dry_run and options.command != "maintain":
+        return "--dry-run goes with maintain"
+    if options.role is not None and options.command != "run":
+        return f"--role goes with run, not with {options.command}"
+    if options.new_log_epoch and options.command != "run":
+        return f"--new-log-epoch goes with run, not with {options.command}"
+    if options.new_log_epoch and options.role == "influx":
+        return "--new-log-epoch goes with the role candles, not with influx"
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vegamite-aggregator", description=__doc__)
     parser.add_argument(
@@ -56,14 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--role",
         choices=("candles", "influx"),
-        default="candles",
-        help="candles (default): keep trades and candles in PostgreSQL; influx: write both to InfluxDB",
+        help="run: candles (default): keep trades and candles in PostgreSQL; influx: write both to InfluxDB",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the configuration (TOML)")
     parser.add_argument(
         "--new-log-epoch",
         action="store_true",
-        help="declare that Kafka's topics were replaced: reading starts at their beginning",
+        help="run: declare that Kafka's topics were replaced: reading starts at their beginning",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="maintain: say what would be done, and do nothing"

@@ -346,6 +346,10 @@ class MaintenanceStore(Protocol):
         """Make the time partitions for trades of these times and their candles; return how many were missing."""
         ...
 
+    async def missing_ahead(self, event_times: Iterable[Micros]) -> Sequence[str]:
+        """Return the names of the time partitions that `make_ahead` would make; nothing is changed."""
+        ...
+
     async def plan_moves(
         self, retention: Retention, *, now: Micros
     ) -> Mapping[int, Sequence[Move]]:
@@ -395,9 +399,22 @@ class MaintenanceStore(Protocol):
         """Delete the expired candles that open before `cutoff`, portion by portion; yield how many each had."""
         ...
 
+    async def expired_candles(
+        self, timeframe: Timeframe, *, cutoff: Micros, horizons: Mapping[Market, Horizon]
+    ) -> "ExpiredCandles":
+        """Return what `drop_candles` and `delete_candles` would take away under these horizons; nothing is changed."""
+        ...
+
     async def note_completed(self, done: "MaintenanceTotals", *, now: Micros) -> None:
         """Remember that a maintenance did all it had to, and add up what it did."""
         ...
+
+
+class ExpiredCandles(msgspec.Struct, frozen=True):
+    """Candles of one timeframe that have expired: tables that hold nothing else, and the number of rows in others."""
+
+    tables: tuple[str, ...]
+    rows: int
 
 
 class MaintenanceTotals(msgspec.Struct):

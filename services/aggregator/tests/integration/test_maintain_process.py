@@ -36,12 +36,19 @@ async def test_it_does_what_is_due_says_so_and_ends(migrated: str, tmp_path: Pat
         f'[aggregator.archive]\ndirectory = "{tmp_path / "archive"}"\n'
         "[aggregator.maintenance]\ndays_ahead = 3\n"
     )
-    assert await maintain(config, "--dry-run") == (0, "nothing has expired\n", "")
+    code, said, errors = await maintain(config, "--dry-run")
+    assert (code, errors) == (0, "")
+    told, names = said.rstrip("\n").split(": ")
     connection = await asyncpg.connect(migrated)
     count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'trade'::regclass"
     assert await connection.fetchval(count) == 0
     code, said, errors = await maintain(config)
     assert (code, errors) == (0, "")
+    assert told == f"would make {len(names.split(', '))} tables ahead"
+    assert said.startswith(f"{len(names.split(', '))} tables made ahead")
+    made = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r'"
+    assert {row["relname"] for row in await connection.fetch(made)} == set(names.split(", "))
+    assert await maintain(config, "--dry-run") == (0, "nothing is to be done\n", "")
     assert said.endswith(
         " tables made ahead, 0 horizons moved, 0 trades archived in 0 files, 0 tables dropped, 0 candles deleted\n"
     )

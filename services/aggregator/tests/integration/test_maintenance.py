@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vegamite_aggregator.adapters.parquet_archive import check_archive, read_trades
+from vegamite_aggregator.adapters.time_partition import candle_table
 from vegamite_aggregator.core.manifest import ArchivedTrade
 from vegamite_aggregator.ports import StoreError
 from vegamite_common.domain.market import Market
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.timeout(300)
 
 DEMO = Market("sim", "DEMO/USD")
 OTHER = Market("kraken", "BTC/USD")
+PARENTS = ("trade", *(candle_table(timeframe) for timeframe in Timeframe))
 NOVEMBER = parse_time("2025-11-01T00:00:00Z")
 
 
@@ -396,7 +398,34 @@ async def test_a_rehearsal_tells_what_would_be_done_and_does_nothing(
     assert "would drop trade_20251101 (2 markets) after archiving" in lines
     assert await kept.state() == before
     await kept.maintain()
-    assert await kept.maintenance().rehearse() == ["nothing has expired"]
+    assert await kept.maintenance().rehearse() == ["nothing is to be done"]
+
+
+async def test_a_rehearsal_tells_the_tables_and_the_candles_that_a_run_then_takes_and_makes(
+    keep: Any, rig: Any, tmp_path: Path
+) -> None:
+    kept = keep(rig, tmp_path)
+    running = await rig.start()
+    # November goes as a whole; of January the first candles do, and the last ones stay.
+    for day, days in ((26, 2), (80, 2), (90, 5)):
+        await kept.live(first=NOVEMBER + day * DAY, days=days)
+    await running.stop()
+    rig.forget(running)
+    before = await kept.state()
+    tables = {name for parent in PARENTS for name in await kept.tables(parent)}
+    told = await kept.maintenance().rehearse()
+    assert await kept.state() == before
+    report = await kept.maintain()
+    now = {name for parent in PARENTS for name in await kept.tables(parent)}
+    ahead = next(line for line in told if line.startswith("would make"))
+    assert set(ahead.split(": ")[1].split(", ")) == now - tables
+    dropped = {line.split()[2] for line in told if line.startswith("would drop")}
+    assert dropped == tables - now
+    assert "candle_1s_202511" in dropped
+    deleted = [line.split() for line in told if line.startswith("would delete")]
+    assert sum(int(words[2]) for words in deleted) == report.done.deleted_candles > 0
+    assert "1s" in {words[3] for words in deleted}
+    assert await kept.maintenance().rehearse() == ["nothing is to be done"]
 
 
 async def test_what_is_still_unread_in_the_log_does_not_expire(keep: Any, rig: Any) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import asyncpg
 import structlog
 
-from vegamite_aggregator.adapters import coverage_table
+from vegamite_aggregator.adapters import coverage_table, rehearsal
 from vegamite_aggregator.adapters.fence import store_faults
 from vegamite_aggregator.adapters.horizon_table import read_horizons, write_horizons
 from vegamite_aggregator.adapters.market_table import MarketTable
 from vegamite_aggregator.adapters.outbox_table import write_outbox
 from vegamite_aggregator.adapters.row import Connection, gap_row, optional_micros
-from vegamite_aggregator.adapters.time_partition import TimePartitions, candle_table
+from vegamite_aggregator.adapters.time_partition import TimePartitions, candle_table, tables_before
 from vegamite_aggregator.adapters.trade_table import archived_trades
 from vegamite_aggregator.core.changes import MarketChanges
 from vegamite_aggregator.core.gap_projection import expire_gaps
@@ -24,7 +24,14 @@ from vegamite_aggregator.core.horizon import NOTHING_EXPIRED, Horizon
 from vegamite_aggregator.core.manifest import ArchivedTrade
 from vegamite_aggregator.core.publication import publish_gaps
 from vegamite_aggregator.core.retention import Retention, Unfinished, advance
-from vegamite_aggregator.ports import HeldDay, MaintenanceTotals, Move, StoreError, Upkeep
+from vegamite_aggregator.ports import (
+    ExpiredCandles,
+    HeldDay,
+    MaintenanceTotals,
+    Move,
+    StoreError,
+    Upkeep,
+)
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, Micros, from_datetime, to_datetime
@@ -58,13 +65,6 @@ _AT_WORK = """
 _NOT_FINAL = _AT_WORK.format(which="NOT final")
 _HELD = _AT_WORK.format(which="held_by IS NOT NULL")
 
-_TABLES = """
-    SELECT name, bounds[1]::timestamptz AS from_time, bounds[2]::timestamptz AS to_time FROM (
-        SELECT part.relname AS name,
-            regexp_match(pg_get_expr(part.relpartbound, part.oid), '\\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds
-        FROM pg_inherits JOIN pg_class part ON part.oid = inhrelid WHERE inhparent = to_regclass($1)
-    ) AS tables ORDER BY from_time
-"""
 # A look at each market's first row: the rows themselves are many.
 _MARKETS_OF_DAY = """
     WITH RECURSIVE met AS (
@@ -140,6 +140,11 @@ class PostgresMaintenanceStore:
         async with store_faults():
             self._time_partitions.forget()
             return await self._time_partitions.prepare(event_times)
+
+    async def missing_ahead(self, event_times: Iterable[Micros]) -> Sequence[str]:
+        """Return what `make_ahead` would make; see `MaintenanceStore`."""
+        async with store_faults(), self._pool.acquire() as connection:
+            return await rehearsal.missing_tables(connection, event_times)
 
     async def plan_moves(
         self, retention: Retention, *, now: Micros
@@ -265,7 +270,9 @@ class PostgresMaintenanceStore:
         """Return the days that end by then; see `MaintenanceStore`."""
         async with store_faults(), self._pool.acquire() as connection:
             days: list[HeldDay] = []
-            for name, begin, end in await _tables(connection, "trade", before=cutoff):
+            for name, begin, end in await tables_before(
+                connection, "trade", before=to_datetime(cutoff)
+            ):
                 rows = await connection.fetch(_MARKETS_OF_DAY, begin, end)
                 keys = [row["market_key"] for row in rows]
                 named = self._markets.named(await self._markets.rows_of(connection, keys))
@@ -325,7 +332,8 @@ class PostgresMaintenanceStore:
         parent = candle_table(timeframe)
         async with store_faults():
             async with self._pool.acquire() as connection:
-                tables = await _tables(connection, parent, before=timeframe.open_time(cutoff))
+                before = to_datetime(timeframe.open_time(cutoff))
+                tables = await tables_before(connection, parent, before=before)
             return sum([await self._drop(parent, name) for name, _, _ in tables])
 
     async def _drop(self, parent: str, name: str) -> bool:
@@ -359,14 +367,28 @@ class PostgresMaintenanceStore:
                     )
                 yield int(answer.rsplit(maxsplit=1)[-1])
 
+    async def expired_candles(
+        self, timeframe: Timeframe, *, cutoff: Micros, horizons: Mapping[Market, Horizon]
+    ) -> ExpiredCandles:
+        """Return what would go; see `MaintenanceStore`."""
+        until = {
+            self._markets.keys[market]: to_datetime(horizon.candles[timeframe])
+            for market, horizon in horizons.items()
+            if timeframe in horizon.candles
+        }
+        async with store_faults(), self._pool.acquire() as connection:
+            return await rehearsal.expired_candles(
+                connection, timeframe, cutoff=cutoff, until=until
+            )
+
     async def upkeep(self) -> Upkeep:
         """Return what is known of maintenance; see `UpkeepView`."""
         async with store_faults(), self._pool.acquire() as connection:
             row = await connection.fetchrow(_UPKEEP)
-            days = await connection.fetch(_TABLES, "trade")
+            days = await tables_before(connection, "trade", before=None)
         assert row is not None  # the migration made it, and nobody deletes it
         return Upkeep(
-            tables_until=from_datetime(days[-1]["to_time"]) if days else None,
+            tables_until=from_datetime(days[-1][2]) if days else None,
             completed_time=optional_micros(row["completed_time"]),
             least_horizon=optional_micros(row["least_horizon"]),
             archived_files=row["archived_files"],
@@ -391,15 +413,3 @@ class PostgresMaintenanceStore:
 def _log_time(now: Micros, last_append_time: datetime | None) -> Micros:
     """Return up to when the partition's log is known to be read: what is still in it may not expire unread."""
     return now if last_append_time is None else min(now, from_datetime(last_append_time))
-
-
-async def _tables(
-    connection: Connection, parent: str, *, before: Micros
-) -> list[tuple[str, datetime, datetime]]:
-    """Return the time partitions of a table that end by then, oldest first: name, begin, end."""
-    limit = to_datetime(before)
-    return [
-        (row["name"], row["from_time"], row["to_time"])
-        for row in await connection.fetch(_TABLES, parent)
-        if row["to_time"] <= limit
-    ]

@@ -13,8 +13,17 @@ from enum import Enum
 
 import asyncpg
 
+from vegamite_aggregator.adapters.row import Connection
 from vegamite_common.domain.time import DAY, Micros, to_datetime
 from vegamite_common.domain.timeframe import Timeframe
+
+_TABLES = """
+    SELECT name, bounds[1]::timestamptz AS from_time, bounds[2]::timestamptz AS to_time FROM (
+        SELECT part.relname AS name,
+            regexp_match(pg_get_expr(part.relpartbound, part.oid), '\\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds
+        FROM pg_inherits JOIN pg_class part ON part.oid = inhrelid WHERE inhparent = to_regclass($1)
+    ) AS tables ORDER BY from_time
+"""
 
 
 class Width(Enum):
@@ -88,6 +97,17 @@ def partitions_of_day(day: int) -> list[TimePartition]:
     for timeframe, width in WIDTHS.items():
         found.append(partition_at(candle_table(timeframe), width, timeframe.open_time(instant)))
     return found
+
+
+async def tables_before(
+    connection: Connection, parent: str, *, before: datetime | None
+) -> list[tuple[str, datetime, datetime]]:
+    """Return a table's time partitions that end by then (None: all), oldest first: name, begin, end."""
+    return [
+        (row["name"], row["from_time"], row["to_time"])
+        for row in await connection.fetch(_TABLES, parent)
+        if before is None or row["to_time"] <= before
+    ]
 
 
 class TimePartitions:

@@ -77,8 +77,7 @@ class Maintenance:
                 report.busy = True
                 return report
             now = self._clock.now()
-            ahead = [now + day * DAY for day in range(self._days_ahead + 1)]
-            report.done.partitions_made = await self._store.make_ahead(ahead)
+            report.done.partitions_made = await self._store.make_ahead(self._ahead(now))
             await self._move_horizons(report, now)
             await self._expire_trades(report, stop, now)
             await self._expire_candles(report, stop, now)
@@ -89,9 +88,10 @@ class Maintenance:
     async def rehearse(self) -> list[str]:
         """Return what a run would do now, in plain lines; change nothing. Raise `StoreError`."""
         now = self._clock.now()
+        missing = await self._store.missing_ahead(self._ahead(now))
+        lines = [f"would make {len(missing)} tables ahead: {', '.join(missing)}"] if missing else []
         moves = await self._store.plan_moves(self._retention, now=now)
         horizons = dict(await self._store.horizons())
-        lines: list[str] = []
         for move in (move for partition in sorted(moves) for move in moves[partition]):
             horizons[move.market] = move.after
             lines += _tell(move)
@@ -101,7 +101,19 @@ class Maintenance:
             for day in await self._store.days_before(cutoff):
                 waiting = _still_needed(day, horizons, restoring)
                 lines.append(self._tell_day(day, waiting))
-        return lines or ["nothing has expired"]
+        for timeframe in Timeframe:
+            cutoff = self._retention.candles_cutoff(timeframe, now)
+            if cutoff is None:
+                break
+            expired = await self._store.expired_candles(timeframe, cutoff=cutoff, horizons=horizons)
+            lines += [f"would drop {name}" for name in expired.tables]
+            if expired.rows:
+                lines.append(f"would delete {expired.rows} {timeframe.value} candles")
+        return lines or ["nothing is to be done"]
+
+    def _ahead(self, now: Micros) -> list[Micros]:
+        """An instant of each day that is to have its tables."""
+        return [now + day * DAY for day in range(self._days_ahead + 1)]
 
     def _tell_day(self, day: HeldDay, waiting: Sequence[Market]) -> str:
         if waiting:
