@@ -1,7 +1,7 @@
 #!/bin/sh
 # Write each secret of the stack once, at random, into the volume of those who need it; what is there stays.
 set -eu
-for name in postgres/password influxdb/password influxdb/token grafana/password; do
+for name in postgres/password influxdb/password influxdb-token/token grafana/password; do
   file=/secrets/$name
   if [ ! -s "$file" ]; then
     # The volume reaches only containers that need it; in there each has a user of its own, so all may read.

@@ -1,5 +1,6 @@
-"""The stack of docker-compose.dev.yml, started as `make dev` does, with the simulated market, and used from outside."""
+"""The stack of docker-compose.dev.yml, started as `make dev` does, with all profiles, and used from outside."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError
 
 from vegamite_common.bus.port import TOPICS
 from vegamite_common.testing.eventually import eventually
@@ -26,9 +30,10 @@ Inspect = Callable[[str], dict[str, Any]]
 pytestmark = pytest.mark.timeout(420)
 
 DEMO = "sim:DEMO/USD"
+PROFILES = ("--profile", "demo", "--profile", "influxdb")
 PORTS = ("API", "GRAFANA", "PROMETHEUS", "INFLUXDB", "KAFKA", "POSTGRES")
 ONCE = {"demo", "migrate", "secrets"}
-OURS = {"collector", "aggregator", "api"}
+OURS = {"collector", "aggregator", "api", "sink"}
 OTHERS = {"kafka", "postgres", "influxdb", "prometheus", "grafana"}
 
 
@@ -53,7 +58,8 @@ class Stack:
     def address(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    def _run(self, *command: str | Path, timeout_s: float = 120) -> str:
+    def run(self, *command: str | Path, timeout_s: float = 120) -> str:
+        """Run a command in the repository, with the project's environment; it must go well."""
         done = subprocess.run(
             command,
             capture_output=True,
@@ -67,8 +73,8 @@ class Stack:
         return done.stdout
 
     def compose(self, *arguments: str, timeout_s: float = 120) -> str:
-        file = ("--file", "docker-compose.dev.yml", "--profile", "demo")
-        return self._run(*self.command, *file, *arguments, timeout_s=timeout_s)
+        file = ("--file", "docker-compose.dev.yml")
+        return self.run(*self.command, *file, *PROFILES, *arguments, timeout_s=timeout_s)
 
     def logs(self) -> str:
         """The end of what every container said."""
@@ -77,7 +83,7 @@ class Stack:
 
     def up(self) -> None:
         script = self.repository / "compose/dev"
-        self.printed.append(self._run(script, "up", "--profile", "demo", timeout_s=300))
+        self.printed.append(self.run(script, "up", *PROFILES, timeout_s=300))
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker knows of each service's container, by the service's name."""
@@ -105,7 +111,7 @@ class Stack:
 
     def drop(self) -> None:
         """End it, with its volumes, and see that nothing of it is left."""
-        said = self._run(self.repository / "compose/dev", "down", "--volumes")
+        said = self.run(self.repository / "compose/dev", "down", "--volumes")
         assert "its data is gone" in said
         assert self.remains() == []
 
@@ -133,7 +139,7 @@ def make_stack(
 
 @pytest.fixture(scope="module")
 def stack(make_stack: Callable[[], Stack]) -> Stack:
-    """The whole stack, up and healthy, with the simulated market."""
+    """The whole stack, up and healthy, with the simulated market and the sink."""
     made = make_stack()
     made.up()
     return made
@@ -224,15 +230,16 @@ async def test_the_chart_page_is_served(stack: Stack, session: aiohttp.ClientSes
     assert "<title>" in page
 
 
-async def test_prometheus_has_scraped_all_three_services(
+async def test_prometheus_has_scraped_all_services(
     stack: Stack, session: aiohttp.ClientSession
 ) -> None:
     async def all_up() -> None:
         asked = f"{stack.address('PROMETHEUS')}/api/v1/query"
         found = (await _get(session, asked, query="up"))["data"]["result"]
-        assert {row["metric"]["service"]: row["value"][1] for row in found} == dict.fromkeys(
-            OURS, "1"
-        )
+        up = {
+            (row["metric"]["service"], row["metric"]["instance"]): row["value"][1] for row in found
+        }
+        assert up == {(name, f"{name}:8001"): "1" for name in OURS}
 
     await eventually(all_up, timeout_s=60, interval_s=0.5)
 
@@ -269,18 +276,19 @@ async def test_grafana_asks_prometheus_and_its_admin_has_the_generated_password(
     assert [(row["type"], row["url"]) for row in body] == [("prometheus", "http://prometheus:9090")]
 
 
-async def test_the_database_takes_the_generated_password_alone(stack: Stack) -> None:
-    def url(password: str) -> str:
-        return f"postgresql://vegamite:{password}@127.0.0.1:{stack.ports['POSTGRES']}/vegamite"
+def _database_url(stack: Stack, password: str) -> str:
+    return f"postgresql://vegamite:{password}@127.0.0.1:{stack.ports['POSTGRES']}/vegamite"
 
-    connection = await asyncpg.connect(url(stack.secret("postgres/password")))
+
+async def test_the_database_takes_the_generated_password_alone(stack: Stack) -> None:
+    connection = await asyncpg.connect(_database_url(stack, stack.secret("postgres/password")))
     try:
         assert await connection.fetchval("SELECT count(*) FROM tracked_market") == 1
     finally:
         await connection.close()
 
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await asyncpg.connect(url("vegamite"))
+        await asyncpg.connect(_database_url(stack, "vegamite"))
 
 
 async def test_the_log_is_reached_from_this_machine_too(stack: Stack) -> None:
@@ -294,9 +302,108 @@ async def test_the_log_is_reached_from_this_machine_too(stack: Stack) -> None:
     assert set(TOPICS) <= set(topics)
 
 
-async def test_influxdb_answers(stack: Stack, session: aiohttp.ClientSession) -> None:
+async def test_influxdb_has_the_trades_and_candles_that_postgresql_has(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
+    async def history() -> list[dict[str, Any]]:
+        rows = [row for row in await _candles(session, stack, "1h") if row["final"]]
+        assert len(rows) >= 24, f"{len(rows)} final hours"
+        return rows[-24:]
+
+    hours = await eventually(history, timeout_s=180, interval_s=0.5)
+    start, stop = hours[0]["open_time"], hours[-1]["close_time"]
+    stored = await _stored(stack, start, stop)
+    assert stored["trades"] > 1000
+    assert stored["hours"] == 24
+
+    async def all_there() -> None:
+        window = (start, stop)
+        trades = 'r._measurement == "trade" and r._field == "amount"'
+        assert await _flux(stack, "vegamite", window, trades, "count") == stored["trades"]
+        amount = await _flux(stack, "vegamite", window, trades, "sum")
+        assert amount == pytest.approx(stored["amount"], rel=1e-9)
+        candles = 'r._measurement == "candle" and r._field == "close" and r.timeframe == '
+        assert (
+            await _flux(stack, "vegamite", window, f'{candles} "1m"', "count") == stored["minutes"]
+        )
+        longer = "vegamite_downsampled"
+        assert await _flux(stack, longer, window, f'{candles} "1h"', "count") == stored["hours"]
+
+    await eventually(all_there, timeout_s=120, interval_s=1)
+
+
+async def _stored(stack: Stack, start: str, stop: str) -> asyncpg.Record:
+    """What PostgreSQL has of a time: trades, their amount, and final candles of a minute and of an hour."""
+    database = await asyncpg.connect(_database_url(stack, stack.secret("postgres/password")))
+    try:
+        found = await database.fetchrow(
+            """
+            WITH asked AS (SELECT $1::text::timestamptz AS start, $2::text::timestamptz AS stop),
+            traded AS (
+                SELECT count(*) AS trades, sum(amount)::float AS amount
+                FROM trade, asked WHERE event_time >= start AND event_time < stop
+            ),
+            folded AS (
+                SELECT count(*) FILTER (WHERE timeframe = '1m') AS minutes,
+                       count(*) FILTER (WHERE timeframe = '1h') AS hours
+                FROM candle, asked WHERE final AND open_time >= start AND open_time < stop
+            )
+            SELECT * FROM traded, folded
+            """,
+            start,
+            stop,
+        )
+    finally:
+        await database.close()
+    assert found is not None
+    return found
+
+
+async def _flux(
+    stack: Stack, bucket: str, window: tuple[str, str], condition: str, function: str
+) -> float:
+    """One number about the points of a time for which the condition holds, asked with the generated token."""
+    start, stop = window
+    question = (
+        f'from(bucket: "{bucket}") |> range(start: {start}, stop: {stop})'
+        # Version 1.8 counts the end of a range in, 2 doesn't.
+        f" |> filter(fn: (r) => {condition} and r._time < {stop}) |> group() |> {function}()"
+    )
+    token = stack.secret("influxdb-token/token")
+
+    def ask() -> float:
+        with InfluxDBClient(stack.address("INFLUXDB"), token=token, org="vegamite") as client:
+            try:
+                tables = client.query_api().query(question)
+            except (ApiException, HTTPError) as error:
+                raise AssertionError(f"InfluxDB has no answer: {error}") from None
+        [[record]] = tables or [[None]]
+        assert record is not None, f"{question} finds nothing"
+        return float(record.get_value())
+
+    return await asyncio.to_thread(ask)
+
+
+async def test_influxdb_takes_the_generated_token_alone(
+    stack: Stack, session: aiohttp.ClientSession
+) -> None:
     async with session.get(f"{stack.address('INFLUXDB')}/ping") as answer:
         assert answer.status == 204
+    statuses = []
+    for token in (stack.secret("influxdb-token/token"), "0" * 48):
+        address = f"{stack.address('INFLUXDB')}/api/v2/write?org=vegamite&bucket=vegamite"
+        proof = {"Authorization": f"Token {token}"}
+        async with session.post(address, headers=proof, data="greeting said=1") as answer:
+            statuses.append(answer.status)
+
+    assert statuses == [204, 401]
+
+
+def test_influxdb_and_the_sink_come_with_their_profile_alone(stack: Stack) -> None:
+    file = ("--file", "docker-compose.dev.yml")
+    listed = stack.run(*stack.command, *file, "config", "--services").split()
+
+    assert set(listed) == (ONCE | OURS | OTHERS) - {"demo", "influxdb", "sink"}
 
 
 def test_every_port_is_published_on_loopback_alone(stack: Stack) -> None:
@@ -324,7 +431,12 @@ def test_every_container_is_hardened(stack: Stack) -> None:
 
 
 def test_no_secret_is_in_the_file_or_in_what_docker_shows(stack: Stack) -> None:
-    names = ("postgres/password", "influxdb/password", "influxdb/token", "grafana/password")
+    names = (
+        "postgres/password",
+        "influxdb/password",
+        "influxdb-token/token",
+        "grafana/password",
+    )
     secrets = [stack.secret(name) for name in names]
     shown = stack.compose("config") + json.dumps(stack.containers())
 

@@ -21,23 +21,26 @@ given() {
 }
 
 data=/var/lib/influxdb2
-export INFLUXDB_REPORTING_DISABLED=true INFLUXDB_HTTP_AUTH_ENABLED=true INFLUXDB_HTTP_LOG_ENABLED=false INFLUXDB_META_DIR=$data/meta \
-  INFLUXDB_DATA_DIR=$data/data INFLUXDB_DATA_WAL_DIR=$data/wal INFLUXDB_BIND_ADDRESS=127.0.0.1:8088
+export INFLUXDB_REPORTING_DISABLED=true INFLUXDB_HTTP_AUTH_ENABLED=true INFLUXDB_HTTP_FLUX_ENABLED=true INFLUXDB_HTTP_LOG_ENABLED=false \
+  INFLUXDB_MONITOR_STORE_ENABLED=false INFLUXDB_DATA_QUERY_LOG_ENABLED=false INFLUXDB_HTTP_BIND_ADDRESS=127.0.0.1:9999 \
+  INFLUXDB_BIND_ADDRESS=127.0.0.1:8088 INFLUXDB_META_DIR=$data/meta INFLUXDB_DATA_DIR=$data/data INFLUXDB_DATA_WAL_DIR=$data/wal
 if [ "${DOCKER_INFLUXDB_INIT_MODE:-}" = setup ] && [ ! -e $data/set-up ]; then
   user=$(given DOCKER_INFLUXDB_INIT_USERNAME)
   password=$(given DOCKER_INFLUXDB_INIT_PASSWORD)
+  token=$(given DOCKER_INFLUXDB_INIT_ADMIN_TOKEN)
   bucket=$(given DOCKER_INFLUXDB_INIT_BUCKET)
   given DOCKER_INFLUXDB_INIT_ORG >/dev/null
-  INFLUXDB_HTTP_BIND_ADDRESS=127.0.0.1:9999 influxd run &
+  influxd run &
   until wget -q --spider http://127.0.0.1:9999/ping; do
     kill -0 $!
     sleep 0.2
   done
   ask() { wget -q -O /dev/null --post-data "q=$1" "http://127.0.0.1:9999/query?u=$user&p=$password"; }
   ask "CREATE USER \"$user\" WITH PASSWORD '$password' WITH ALL PRIVILEGES"
+  ask "CREATE USER \"token\" WITH PASSWORD '$token' WITH ALL PRIVILEGES"
   ask "CREATE DATABASE \"$bucket\""
   kill $!
   wait $! || true
   touch $data/set-up
 fi
-exec influxd run
+exec standin-proxy
