@@ -113,6 +113,21 @@ def test_expressions_read_our_own_metrics(dashboard: Dashboard) -> None:
             assert metric.startswith(("vegamite_", "process_")), f"{target.panel}: {metric}"
 
 
+def test_every_metric_that_is_told_of_is_on_a_panel() -> None:
+    told = re.findall(
+        r"^\| `(vegamite_\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
+    )
+    assert len(told) > 70
+    # A histogram is on a panel by one of its series.
+    shown = {
+        re.sub(r"_(bucket|sum|count)$", "", name)
+        for path in FILES
+        for target in Dashboard(path).targets
+        for name in metric_names(target.expression)
+    }
+    assert set(told) - shown == set()
+
+
 def test_rates_are_taken_over_as_many_scrapes_as_there_must_be(dashboard: Dashboard) -> None:
     for target in dashboard.targets:
         for window in re.findall(r"\brate\([^[]*\[([^\]]*)\]", target.expression):
