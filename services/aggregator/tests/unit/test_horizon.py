@@ -288,6 +288,37 @@ def test_a_restore_replaces_what_lies_wholly_inside_and_touches_nothing_else(
     assert {key: after[key] for key in outside} == outside
 
 
+def test_a_restore_of_a_part_leaves_each_longer_candle_as_it_was(
+    world: Any, trade: MakeTrade
+) -> None:
+    world.send_trades(MARKET, history(trade))
+    world.settle()
+    expire(world, trades=MONDAY + 10 * DAY, days=MONDAY)
+    longer = {
+        key: row
+        for key, row in world.store.candles[MARKET].items()
+        if key[0] in (Timeframe.D3, Timeframe.W1, Timeframe.MO1)
+    }
+    # A week day by day, each import for itself, with prices that no candle has seen.
+    for day in range(7):
+        at = MONDAY + day * DAY
+        mine = [trade(900 + day, at + HOUR, price=str(1 + 1000 * day))]
+        restore(world, mine, first=at, days=1, job=f"day-{day}")
+        world.settle()
+        assert world.candle(MARKET, Timeframe.D1, at).trade_count == 1
+    assert {key: world.store.candles[MARKET][key] for key in longer} == longer
+    # All of it at once: the week is wholly inside, the month isn't.
+    found = [trade(950 + day, MONDAY + day * DAY + 2 * HOUR, price="77") for day in range(7)]
+    restore(world, found, first=MONDAY, days=7, job="week")
+    world.settle()
+    week = world.candle(MARKET, Timeframe.W1, MONDAY)
+    assert (week.trade_count, week.high, week.close, week.revision) == (14, 6001, 77, 1)
+    months = [key for key in longer if key[0] is Timeframe.MO1]
+    assert months
+    for key in months:
+        assert world.store.candles[MARKET][key] == longer[key]
+
+
 def test_without_an_open_job_that_restores_expired_time_stays_as_it_is(
     world: Any, trade: MakeTrade
 ) -> None:
