@@ -7,6 +7,7 @@ import asyncpg
 from vegamite_aggregator.adapters.fence import store_faults
 from vegamite_aggregator.adapters.row import CANDLE_COLUMNS, stored_candle
 from vegamite_aggregator.adapters.time_partition import candle_table
+from vegamite_aggregator.core.horizon import NOTHING_EXPIRED
 from vegamite_aggregator.ports import CandlePage, StoreError
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
@@ -28,7 +29,6 @@ _HORIZON = """
     SELECT horizon_time FROM horizon JOIN market USING (market_key)
     WHERE exchange = $1 AND symbol = $2 AND series = $3
 """
-_NEVER: Micros = -(2**62)
 
 
 class PostgresCandleReader:
@@ -65,7 +65,11 @@ class PostgresCandleReader:
     async def expired_before(self, market: Market, timeframe: Timeframe) -> Micros:
         """Return before which open time candles have expired; see `CandleReader`."""
         rows = await self._fetch(_HORIZON, market, timeframe.value)
-        return from_datetime(rows[0]["horizon_time"]) if rows else _NEVER
+        return (
+            from_datetime(rows[0]["horizon_time"])
+            if rows
+            else NOTHING_EXPIRED.of_candles(timeframe)
+        )
 
     async def _fetch(self, query: str, market: Market, *arguments: object) -> list[Any]:
         try:

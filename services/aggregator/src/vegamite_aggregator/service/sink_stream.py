@@ -1,28 +1,20 @@
-"""One topic on its way to InfluxDB: a membership, a flight of points at a time, and the group's offsets behind it.
+"""One topic as the sink reads it: a membership, what waits for its flight, and the group's offsets behind what has landed.
 
 What the group committed is this consumer's position, unlike that of the candles' role: it is told after InfluxDB
 acknowledged, so a record is written at least once, and what was written already is seen before it is placed.
 """
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from vegamite_aggregator.core.point import Point
-from vegamite_aggregator.metrics import (
-    SINK_LOST,
-    SINK_POINTS,
-    SINK_QUARANTINED,
-    SINK_WRITE_SECONDS,
-)
-from vegamite_aggregator.ports import PointStore, Rejected, SinkError
+from vegamite_aggregator.metrics import SINK_LOST
+from vegamite_aggregator.ports import PointStore
 from vegamite_aggregator.service.inbox import Inbox
 from vegamite_aggregator.service.sink_condition import Condition
-from vegamite_aggregator.service.sink_mapping import Placed, TopicMapping
+from vegamite_aggregator.service.sink_flight import Flights
+from vegamite_aggregator.service.sink_mapping import TopicMapping
 from vegamite_common.bus.port import (
     BusError,
     Member,
@@ -43,17 +35,12 @@ FLIGHT_BYTES = 2_000_000
 """What one flight takes of one partition; of all together, `FLIGHT_TOTAL_BYTES`."""
 
 FLIGHT_TOTAL_BYTES = 4_000_000
-FLIGHTS = 2
-"""How many flights there are at the same time: one is placed while the other is written."""
-
 INBOX_BYTES = 2_000_000
 COMMIT_SECONDS = 1.0
-LINE_SHOWN = 500
 STOP_SECONDS = 5.0
 """How long a flight that is under way may take once a stop was asked for."""
 
 log = structlog.get_logger(__name__)
-AnswerT = TypeVar("AnswerT")
 
 
 class Progress:
@@ -72,15 +59,6 @@ class Progress:
         return all(message.offset == expected + at for at, message in enumerate(messages))
 
 
-class _Flight:
-    """Records on their way together: placed, then written."""
-
-    def __init__(self, taken: dict[int, list[Message]]) -> None:
-        self.taken = taken
-        self.placed = asyncio.Event()
-        self.task: asyncio.Task[None]
-
-
 class SinkStream:
     """Reads one topic's partitions, as the group assigns them, and sees to it that InfluxDB gets what they say."""
 
@@ -95,16 +73,21 @@ class SinkStream:
         health: Health,
         backoff_limit: float,
     ) -> None:
+        """`backoff_limit`: the longest wait, in seconds, between two tries to have InfluxDB take something."""
         self.name = name
         self.partitions: dict[int, Progress] = {}
         self._member = member
         self._mapping = mapping
-        self._store = store
-        self._condition = condition
         self._health = health
-        self._backoff_limit = backoff_limit
         self._something = asyncio.Event()
-        self._flights: deque[_Flight] = deque()
+        self._flights = Flights(
+            name,
+            mapping=mapping,
+            store=store,
+            condition=condition,
+            backoff_limit=backoff_limit,
+            landed=self._landed,
+        )
         self._stopping = False
 
     async def run(self, stop: Stop) -> None:
@@ -263,9 +246,7 @@ class SinkStream:
         for partition in partitions:
             del self.partitions[partition]
         self._mapping.forget(partitions)
-        if any(partitions & flight.taken.keys() for flight in self._flights):
-            for flight in self._flights:
-                flight.task.cancel()
+        self._flights.give_up_with(partitions)
 
     async def _seek(self, partitions: Sequence[int]) -> None:
         """Read on behind what waits already."""
@@ -276,39 +257,21 @@ class SinkStream:
         await self._member.seek({at: self.partitions[at].taken for at in partitions})
 
     async def _work(self) -> None:
-        """Carry flights: while one is written, the next one is placed."""
+        """Send off what waits, and read on; ends once a stop was asked for and what was under way has landed."""
+        flights = self._flights
         try:
             while not self._stopping:
-                taken = self._take() if len(self._flights) < FLIGHTS else {}
+                taken = self._take() if flights.room else {}
                 if taken:
-                    self._start(taken)
+                    flights.start(taken)
                     await self._read_on()
-                elif len(self._flights) < FLIGHTS:
+                elif flights.room:
                     await self._wait_for_something()
                 else:
-                    await asyncio.wait({self._flights[0].task})
-                await self._land()
+                    await flights.first_ended()
+                await self._return(await flights.land())
         finally:
-            await self._end_flights()
-
-    async def _end_flights(self) -> None:
-        """Let flights end by themselves where a stop was asked for, as far as there is time; else give them up."""
-        tasks = {flight.task for flight in self._flights}
-        if not tasks:
-            return
-        try:
-            if self._stopping:
-                await asyncio.wait(tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    def _start(self, taken: dict[int, list[Message]]) -> None:
-        behind = self._flights[-1] if self._flights else None
-        flight = _Flight(taken)
-        flight.task = asyncio.create_task(self._carry(flight, behind), name=f"{self.name}-flight")
-        self._flights.append(flight)
+            await flights.end(patiently=self._stopping)
 
     async def _wait_for_something(self) -> None:
         """Return once there are records, a stop, or the first flight's end."""
@@ -318,19 +281,10 @@ class SinkStream:
         something = asyncio.create_task(self._something.wait())
         try:
             await asyncio.wait(
-                {something, *(flight.task for flight in list(self._flights)[:1])},
-                return_when=asyncio.FIRST_COMPLETED,
+                {something, *self._flights.first()}, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             something.cancel()
-
-    async def _land(self) -> None:
-        """See to the flights that have ended, oldest first; raises where one met a bug."""
-        while self._flights and self._flights[0].task.done():
-            if self._flights[0].task.cancelled():
-                await self._return()
-                return
-            self._flights.popleft().task.result()
 
     def _take(self) -> dict[int, list[Message]]:
         """Take what waits, from all partitions."""
@@ -356,14 +310,8 @@ class SinkStream:
         if dry:
             await self._seek(dry)
 
-    async def _return(self) -> None:
-        """Flights were given up: what they had is read again, by whoever has the partition."""
-        flights = list(self._flights)
-        self._flights.clear()
-        for flight in flights:
-            flight.task.cancel()
-        await asyncio.wait({flight.task for flight in flights})
-        aboard = frozenset(partition for flight in flights for partition in flight.taken)
+    async def _return(self, aboard: frozenset[int]) -> None:
+        """Flights with records of these partitions were given up: they are read again, by whoever has the partition."""
         mine = sorted(aboard & frozenset(self.partitions))
         # What was placed and may not have been written is not known any more.
         self._mapping.forget(mine)
@@ -372,73 +320,13 @@ class SinkStream:
         if mine:
             await self._seek(mine)
 
-    async def _carry(self, flight: "_Flight", behind: "_Flight | None") -> None:
-        """Place and write some records, however often it takes, and count them as done; in the order of the flights."""
-        taken = flight.taken
-        try:
-            if behind is not None:
-                await behind.placed.wait()
-            placed: Placed = await self._insist(lambda: self._mapping.place(taken))
-        finally:
-            flight.placed.set()
-        if behind is not None:
-            await asyncio.wait({behind.task})
-            if behind.task.cancelled() or behind.task.exception() is not None:
-                raise asyncio.CancelledError
-        points = placed.placement.points
-        rejected: Sequence[Rejected] = ()
-        if points:
-            rejected = await self._insist(lambda: self._write(points))
-        self._condition.went_well(self.name)
+    def _landed(self, taken: Mapping[int, Sequence[Message]]) -> None:
+        """InfluxDB has these records."""
         for partition, messages in taken.items():
             progress = self.partitions.get(partition)
             if progress is not None:
                 progress.position = messages[-1].offset + 1
                 progress.append_time = messages[-1].append_time
-        self._count(placed, rejected)
-
-    async def _write(self, points: Sequence[Point]) -> Sequence[Rejected]:
-        begun = time.monotonic()
-        rejected = await self._store.write(points)
-        SINK_WRITE_SECONDS.observe(time.monotonic() - begun)
-        return rejected
-
-    async def _insist(self, action: Callable[[], Awaitable[AnswerT]]) -> AnswerT:
-        """Do it until it is done, with waits between that grow; the state tells why it isn't."""
-        backoff = Backoff(first_seconds=0.5, limit_seconds=self._backoff_limit)
-        missing = False
-        while True:
-            try:
-                if missing:
-                    await self._store.prepare()
-                return await action()
-            except SinkError as error:
-                self._condition.failed(self.name, error)
-                missing = missing or error.state == "missing"
-            await asyncio.sleep(backoff.next_delay())
-
-    def _count(self, placed: Placed, rejected: Sequence[Rejected]) -> None:
-        placement = placed.placement
-        expired = sum(one.expired for one in rejected)
-        for outcome, count in (
-            ("written", len(placement.points) - len(rejected)),
-            ("held", placement.held),
-            ("expired", placement.expired + expired),
-            ("rejected", placement.impossible + len(rejected) - expired),
-        ):
-            if count:
-                SINK_POINTS.labels(self.name, outcome).inc(count)
-        for refused in placed.refused:
-            SINK_QUARANTINED.labels(refused.reason).inc()
-        wrong = [one for one in rejected if not one.expired]
-        if wrong:
-            log.warning(
-                "InfluxDB rejected points",
-                stream=self.name,
-                count=len(wrong),
-                reason=wrong[0].reason,
-                line=wrong[0].line[:LINE_SHOWN].decode(errors="replace"),
-            )
 
     async def _keep_committing(self) -> None:
         while True:

@@ -16,13 +16,9 @@ from typing import Self
 from urllib.parse import unquote, urlencode, urlsplit
 
 from vegamite_common.testing.services.process import (
+    ServerProcess,
     ServiceError,
     cache_directory,
-    end_process,
-    free_ports,
-    make_server_directory,
-    remove_directory,
-    wait_for_port,
 )
 
 INFLUXDB_VERSION = "1.8.10"
@@ -108,50 +104,33 @@ def _build(target: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-class InfluxServer:
-    """One real server on loopback, with its data in a folder of its own (removed by `close`), on a port that it keeps.
+class InfluxServer(ServerProcess):
+    """One real server on loopback. Nothing may be asked without its one user's token."""
 
-    Nothing may be asked without its one user's token.
-    """
+    name = "influxdb"
 
     def __init__(self) -> None:
         """Choose folder, ports and password; `start` makes the server."""
-        self.directory = make_server_directory("influxdb")
-        self.port, self._rpc_port = free_ports(2)
+        super().__init__(ports=2)
         self._password = secrets.token_hex(16)
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> InfluxAddress:
         """What a client needs; it stays the same over restarts."""
         return InfluxAddress(f"http://127.0.0.1:{self.port}", f"{_USER}:{self._password}")
 
-    @property
-    def pid(self) -> int:
-        """The server's process id; ServiceError when it isn't running."""
-        if self._process is None:
-            raise ServiceError("this InfluxDB isn't running")
-        return self._process.pid
-
     def start(self) -> None:
         """Start it, on the data that is there, and return when it answers."""
-        program = influxd_program()
-        config = self.directory / "influxdb.conf"
-        config.write_text(
-            _CONFIG.format(directory=self.directory, port=self.port, rpc_port=self._rpc_port)
-        )
-        log = self.directory / "influxdb.log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [program, "-config", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                start_new_session=True,
-            )
-        wait_for_port(self._process, self.port, log=log)
+        super().start()
         self._make_user()
+
+    def _command(self) -> list[str]:
+        config = self.directory / "influxdb.conf"
+        (rpc_port,) = self._other_ports
+        config.write_text(
+            _CONFIG.format(directory=self.directory, port=self.port, rpc_port=rpc_port)
+        )
+        return [str(influxd_program()), "-config", str(config)]
 
     def _make_user(self) -> None:
         """The first user may be made by anybody; later starts find it, and that is all there is to it."""
@@ -165,30 +144,3 @@ class InfluxServer:
         except urllib.error.HTTPError as error:
             if error.code != 401:
                 raise ServiceError(f"InfluxDB's user can't be made: {error.read()!r}") from None
-
-    def stop(self) -> None:
-        """Stop it in order."""
-        if self._process is not None:
-            end_process(self._process)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        remove_directory(self.directory)
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()

@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vegamite_common.testing.services.kafka_jars import kafka_jars
-from vegamite_common.testing.services.process import (
-    ServiceError,
-    end_process,
-    free_ports,
-    make_server_directory,
-    remove_directory,
-    wait_for_port,
-)
+from vegamite_common.testing.services.process import ServerProcess, ServiceError
 
 _JVM = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _SETTINGS: Mapping[str, str] = {
@@ -39,80 +32,36 @@ _SETTINGS: Mapping[str, str] = {
 }
 
 
-class KafkaServer:
-    """One real broker with its log in a folder of its own (removed by `close`), on ports that it keeps."""
+class KafkaServer(ServerProcess):
+    """One real broker on loopback, and its log."""
+
+    name = "kafka"
 
     def __init__(
         self, settings: Mapping[str, str] | None = None, *, cluster_id: str | None = None
     ) -> None:
         """Choose folder and ports; `settings` are further lines of its server.properties."""
-        self.directory = make_server_directory("kafka")
+        super().__init__(ports=2)
         self._cluster_id = cluster_id or new_cluster_id()
-        self.port, self._controller_port = free_ports(2)
         self._settings = dict(settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
         """The address to give to clients."""
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        """The broker's process id; ServiceError when it isn't running."""
-        if self._process is None:
-            raise ServiceError("this broker isn't running")
-        return self._process.pid
-
-    def start(self) -> None:
-        """Start it, on the log that is there, and return when it answers."""
+    def _command(self) -> list[str]:
         jars = kafka_jars()
         properties = self.directory / "server.properties"
         if not properties.exists():
             self._format(jars, properties)
-        log = self.directory / "broker.log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*_java(jars), "kafka.Kafka", str(properties)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                start_new_session=True,
-            )
-        wait_for_port(self._process, self.port, log=log)
-
-    def stop(self) -> None:
-        """Stop it in order."""
-        if self._process is not None:
-            end_process(self._process)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        """End it and remove its folder; nothing of it is needed any more."""
-        self.kill()
-        remove_directory(self.directory)
-
-    def __enter__(self) -> "KafkaServer":
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
+        return [*_java(jars), "kafka.Kafka", str(properties)]
 
     def _format(self, jars: Path, properties: Path) -> None:
+        (controller_port,) = self._other_ports
         settings = {
             **_SETTINGS,
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller_port}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
             "log.dirs": str(self.directory / "log"),
             **self._settings,
@@ -120,7 +69,7 @@ class KafkaServer:
         # A broker of a cluster is told its voters; one alone is its own.
         alone = "controller.quorum.voters" not in settings
         if alone:
-            settings["controller.quorum.bootstrap.servers"] = f"127.0.0.1:{self._controller_port}"
+            settings["controller.quorum.bootstrap.servers"] = f"127.0.0.1:{controller_port}"
         unformatted = self.directory / "unformatted.properties"
         unformatted.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id]

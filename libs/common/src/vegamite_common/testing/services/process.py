@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 
 class ServiceError(Exception):
@@ -75,3 +76,77 @@ def wait_for_port(
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise ServiceError(f"the server on port {port} {ended}; the end of its log:\n{tail}")
         time.sleep(0.05)
+
+
+class ServerProcess:
+    """What a server of a test is: one process on loopback, its data in a folder of its own, ports that it keeps.
+
+    It may be stopped, killed and started again on its data; `close` removes the folder. Blocking: call the methods through
+    `asyncio.to_thread` in a coroutine.
+    """
+
+    name: str
+    """Of the server, as its folder and its log have it."""
+
+    def __init__(self, *, ports: int) -> None:
+        """Choose the folder and so many ports, of which the server answers at the first; `start` makes the server."""
+        self.directory = make_server_directory(self.name)
+        self.port, *self._other_ports = free_ports(ports)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; ServiceError when it isn't running."""
+        if self._process is None:
+            raise ServiceError(f"this {self.name} isn't running")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """What the server said, over all its starts."""
+        return self.directory / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start it, on the data that is there, and return when it answers."""
+        command = self._command()
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                start_new_session=True,
+            )
+        wait_for_port(self._process, self.port, log=self.log)
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        if self._process is not None:
+            end_process(self._process)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """End it and remove its folder; nothing of it is needed any more."""
+        self.kill()
+        remove_directory(self.directory)
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _command(self) -> list[str]:
+        """Write what the server needs into its folder, and return the command that starts it."""
+        raise NotImplementedError

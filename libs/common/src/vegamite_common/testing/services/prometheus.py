@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from vegamite_common.testing.services.process import (
-    ServiceError,
-    cache_directory,
-    end_process,
-    free_ports,
-    make_server_directory,
-    remove_directory,
-    wait_for_port,
-)
+from vegamite_common.testing.services.process import ServerProcess, ServiceError, cache_directory
 
 _MISSING = (
     "Prometheus and promtool are needed: install Debian's `prometheus`,"
@@ -84,20 +76,21 @@ def check_metrics(text: str) -> str:
     return (done.stdout + done.stderr).strip()
 
 
-class PrometheusServer:
-    """A real server on loopback, with its storage in a folder of its own (removed by `close`).
+class PrometheusServer(ServerProcess):
+    """A real server on loopback.
 
     `targets` are addresses (host:port) by the name of their job; each is scraped at `/metrics` every second.
     """
 
+    name = "prometheus"
+
     def __init__(self, targets: Mapping[str, str | Sequence[str]]) -> None:
-        self.directory = make_server_directory("prometheus")
-        (self.port,) = free_ports(1)
+        """Choose folder and port; `start` makes the server."""
+        super().__init__(ports=1)
         self._targets = {
             job: [given] if isinstance(given, str) else list(given)
             for job, given in targets.items()
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -106,7 +99,10 @@ class PrometheusServer:
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        program = prometheus_programs().prometheus
+        super().start()
+        self._wait_until_ready(self.log)
+
+    def _command(self) -> list[str]:
         config = self.directory / "prometheus.yml"
         # JSON is YAML.
         config.write_text(
@@ -120,24 +116,13 @@ class PrometheusServer:
                 }
             )
         )
-        log = self.directory / "prometheus.log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    str(program),
-                    f"--config.file={config}",
-                    f"--storage.tsdb.path={self.directory / 'data'}",
-                    f"--web.listen-address=127.0.0.1:{self.port}",
-                    "--log.level=warn",
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                start_new_session=True,
-            )
-        wait_for_port(self._process, self.port, log=log)
-        self._wait_until_ready(log)
+        return [
+            str(prometheus_programs().prometheus),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self.directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
 
     def _wait_until_ready(self, log: Path, *, timeout_s: float = 90.0) -> None:
         """It listens before it has opened its storage, and answers 503 until then."""
@@ -151,22 +136,6 @@ class PrometheusServer:
                     tail = log.read_text(errors="replace")[-2000:]
                     raise ServiceError(f"Prometheus isn't ready ({error}):\n{tail}") from None
             time.sleep(0.05)
-
-    def close(self) -> None:
-        """End it and remove its folder."""
-        if self._process is not None:
-            end_process(self._process)
-            self._process = None
-        remove_directory(self.directory)
-
-    def __enter__(self) -> "PrometheusServer":
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series of an instant query, each with `metric` (its labels) and `value` ([time, text]).
