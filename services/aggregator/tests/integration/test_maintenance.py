@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from vegamite_aggregator.adapters.parquet_archive import check_archive, read_trades
@@ -413,7 +414,10 @@ async def test_a_rehearsal_tells_the_tables_and_the_candles_that_a_run_then_take
     rig.forget(running)
     before = await kept.state()
     tables = {name for parent in PARENTS for name in await kept.tables(parent)}
-    told = await kept.maintenance().rehearse()
+    async with asyncpg.create_pool(
+        rig.url, min_size=1, max_size=2, server_settings={"role": "vegamite_aggregator"}
+    ) as pool:
+        told = await kept.maintenance(pool=pool).rehearse()
     assert await kept.state() == before
     report = await kept.maintain()
     now = {name for parent in PARENTS for name in await kept.tables(parent)}

@@ -20,7 +20,7 @@ from vegamite_aggregator.config import InfluxSection
 from vegamite_aggregator.service.sink import STREAMS, SinkService
 from vegamite_common.bus.memory import MemoryBus
 from vegamite_common.bus.partition import partition_for
-from vegamite_common.bus.port import CANDLES, STATUS, TRADES
+from vegamite_common.bus.port import CANDLES, STATUS, TRADES, BusError
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, SECOND, parse_time
@@ -282,6 +282,25 @@ async def test_ranges_that_no_topic_has_the_candles_of_are_counted_and_left_for_
         await eventually(lambda: measured(name) == before + 2)
     # Whoever turns read_revised on finds both.
     assert (STATUS, f"{rig.section.group}.status") not in rig.bus._groups
+
+
+async def test_a_status_topic_that_may_not_be_read_holds_nothing_up(
+    rig: SinkRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = rig.bus.partition_count
+
+    async def without_status(topic: str) -> int:
+        if topic == STATUS:
+            raise BusError("topic does not exist")
+        return await real(topic)
+
+    monkeypatch.setattr(rig.bus, "partition_count", without_status)
+    async with rig.sink() as service:
+        await rig.publish(trades_record(a_trade(1)), candles_record(a_candle(as_of=1)))
+        await has_trades(rig, 1)
+        await eventually(lambda: all_committed(rig, 2))
+        assert service.health.ready().ok
+    assert len(await rig.candles()) == 1
 
 
 async def test_longer_candles_have_a_bucket_of_their_own(rig: SinkRig) -> None:
