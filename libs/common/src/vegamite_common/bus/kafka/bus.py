@@ -1,4 +1,4 @@
-"""The bus over a Kafka cluster: one producer, any number of readers and members."""
+"""The bus over a Kafka cluster: one producer (a client for each topic), any number of readers and members."""
 
 import asyncio
 from collections.abc import Sequence
