@@ -184,7 +184,7 @@ cluster-test: install services $(PAGE) ## Install, upgrade, roll back and remove
 
 .PHONY: cluster-test-with-docker
 cluster-test-with-docker:
-	tests/containers/standins/build python kafka postgres
+	tests/containers/standins/build python kafka postgres influxdb
 	compose/images
 	$(BIN)/python -m pytest -s $(PYTEST_ARGS) tests/cluster
 
@@ -284,6 +284,7 @@ kind: images ## Make a cluster of containers (kind), for make cluster-test; make
 	kind create cluster --config k8s/kind/cluster.yaml --wait 180s
 	docker pull --quiet apache/kafka:4.1.0
 	docker pull --quiet postgres:17-bookworm
+	docker pull --quiet influxdb:2.7
 
 .PHONY: kind-down
 kind-down: ## End the cluster of make kind

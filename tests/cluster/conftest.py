@@ -12,7 +12,7 @@ from vegamite_common.testing.cluster import Cluster, open_cluster
 ROOT = Path(__file__).parents[2]
 VERSION = (ROOT / "VERSION").read_text().strip()
 OURS = [f"vegamite/{service}:{VERSION}" for service in ("collector", "aggregator", "api")]
-OTHERS = ["apache/kafka:4.1.0", "postgres:17-bookworm"]
+OTHERS = ["apache/kafka:4.1.0", "postgres:17-bookworm", "influxdb:2.7"]
 
 Tell = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""Three releases of the three charts in one namespace, with Kafka (SASL over TLS) and PostgreSQL (TLS) from outside."""
+"""Three releases of the three charts in one namespace, with Kafka (SASL over TLS), PostgreSQL (TLS) and InfluxDB from outside."""
 
 import json
 import secrets
@@ -17,6 +17,7 @@ from vegamite_common.testing.eventually import eventually
 Tell = Callable[[str], None]
 
 HERE = Path(__file__).parent
+INFLUXDB = HERE.parents[1] / "k8s/components/influxdb"
 VERSION = (HERE.parents[1] / "VERSION").read_text().strip()
 CONFIG = ("--config", "/etc/vegamite/vegamite.toml")
 WAIT = ("--wait", "--timeout", "200s")
@@ -35,6 +36,34 @@ while True:
     time.sleep(0.1)
 """
 
+# Asks InfluxDB from the sink's own pod, with its token.
+ASK = """
+import pathlib, sys, urllib.request
+token = pathlib.Path("/etc/vegamite/secrets/influxdb/token").read_text().strip()
+told = {"Authorization": f"Token {token}", "Content-Type": "application/vnd.flux", "Accept": "application/csv"}
+asked = urllib.request.Request(f"{sys.argv[1]}/api/v2/query?org=vegamite", data=sys.argv[2].encode(), headers=told)
+with urllib.request.urlopen(asked, timeout=20) as answer:
+    print(answer.read().decode())
+"""
+
+# What the pod says of itself.
+READY = """
+import urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen("http://127.0.0.1:8001/readyz", timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
+
+ARCHIVE = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: vegamite-archive}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 1Gi}}
+"""
+
 
 class Outside:
     """The servers that a platform has already, in a namespace of their own, and who may log in to them."""
@@ -44,9 +73,10 @@ class Outside:
         names = [f"{server}.{namespace.name}.svc" for server in ("kafka", "postgres")]
         self.certificate = make_certificate(folder, names=names)
         self.passwords = {name: secrets.token_urlsafe(16) for name in ("kafka", "owner", *SERVICES)}
+        self.token = secrets.token_hex(16)
 
     def start(self) -> None:
-        """Start both, and make a login for each service; the owner of the schema is the database's own."""
+        """Start all, and make a login for each service; the owner of the schema is the database's own."""
         authority, key = self.certificate.certificate.read_text(), self.certificate.key.read_text()
         space = self.namespace
         space.add_secret(
@@ -55,9 +85,14 @@ class Outside:
         space.add_secret("postgres-tls", {"tls.crt": authority, "tls.key": key})
         space.add_secret("kafka-login", {"password": self.passwords["kafka"]})
         space.add_secret("postgres-login", {"password": self.passwords["owner"]})
+        space.add_secret(
+            "influxdb-admin", {"password": secrets.token_urlsafe(16), "token": self.token}
+        )
         manifests = string.Template((HERE / "outside.yaml").read_text())
         space.apply(manifests.substitute(namespace=space.name))
-        for server in ("kafka", "postgres"):
+        for name in ("service", "statefulset"):
+            space.apply((INFLUXDB / f"{name}.yaml").read_text())
+        for server in ("kafka", "postgres", "influxdb"):
             space.kubectl("rollout", "status", f"statefulset/{server}", "--timeout=120s")
         for service in SERVICES:
             self.query(f"CREATE ROLE vegamite_{service}")
@@ -70,6 +105,11 @@ class Outside:
         """Run a statement as the owner; gives what psql prints."""
         psql = ("psql", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", "vegamite")
         return self.namespace.kubectl("exec", "postgres-0", "--", *psql, "-c", statement).strip()
+
+    @property
+    def influxdb(self) -> str:
+        """Where InfluxDB is."""
+        return f"http://influxdb.{self.namespace.name}.svc:8086"
 
     def values(self, service: str) -> dict[str, Any]:
         """The values of a service's release: how it reaches the servers, and the secrets that it names."""
@@ -90,6 +130,16 @@ class Outside:
         if service == "aggregator":
             owner = {"username": "owner", "existingSecret": "vegamite-owner"}
             values["migration"] = {"postgres": owner, "backoffLimit": 0}
+            # The schedule is the cluster's affair; the test has its run when all there is to do is there.
+            archive = {"existingClaim": "vegamite-archive"}
+            values["maintenance"] = {"suspend": True, "archive": archive}
+            values["config"] = {"aggregator": {"retention": {"trades_days": 1}}}
+            values["sink"] = {
+                "enabled": True,
+                "url": self.influxdb,
+                "existingSecret": "vegamite-influxdb",
+                "readRevised": True,
+            }
         if service == "collector":
             values["config"] = {"collector": {"demo": {"enabled": True}}}
         if service == "api":
@@ -108,6 +158,8 @@ class Releases:
         namespace.add_secret("authority", {"ca.crt": outside.certificate.certificate.read_text()})
         for name, password in outside.passwords.items():
             namespace.add_secret(f"vegamite-{name}", {"password": password})
+        namespace.add_secret("vegamite-influxdb", {"token": outside.token})
+        namespace.apply(ARCHIVE)
 
     def helm(self, *arguments: str, fails: bool = False) -> str:
         """Run Helm, which has to succeed (or fail); gives what it said."""
@@ -136,6 +188,11 @@ class Releases:
     def answers(self) -> list[str]:
         """What the calling pod was answered so far, a line an answer."""
         return self.namespace.kubectl("logs", "caller", "--tail=-1").splitlines()
+
+    def in_the_sink(self, script: str, *arguments: str) -> str:
+        """What a script prints in the sink's pod."""
+        sink = ("exec", "deploy/aggregator-sink", "--", "python", "-c")
+        return self.namespace.kubectl(*sink, script, *arguments)
 
     async def moving(self) -> None:
         """Wait until the newest candle, as the calling pod sees it, has changed."""
@@ -181,14 +238,14 @@ def _reaches(namespace: Namespace, workload: str, host: str, port: int) -> bool:
     return True
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 async def test_each_service_is_installed_upgraded_and_rolled_back_alone(
     cluster: Cluster, charts: Path, tell: Tell, tmp_path: Path
 ) -> None:
     with _namespaces(cluster) as (servers, namespace):
         outside = Outside(servers, tmp_path)
         outside.start()
-        tell("Kafka with SASL over TLS and PostgreSQL with TLS are up, outside")
+        tell("Kafka with SASL over TLS, PostgreSQL with TLS and InfluxDB are up, outside")
         releases = Releases(namespace, outside, charts, tmp_path)
         for service in SERVICES:
             releases.helm("install", service, *releases.chart(service), *WAIT)
@@ -208,7 +265,7 @@ async def test_each_service_is_installed_upgraded_and_rolled_back_alone(
             "track",
             DEMO,
             "--history-hours",
-            "1",
+            "50",  # some hours of the day before yesterday, which then expire
             *CONFIG,
         )
         assert "tracked from now on" in tracked
@@ -223,6 +280,8 @@ async def test_each_service_is_installed_upgraded_and_rolled_back_alone(
         _miss_a_secret_of_the_migration(releases, tell)
         await _miss_a_secret(releases, tell)
         _look_at_the_network(releases, tell)
+        await _keep_a_copy_in_influxdb(releases, tell)
+        await _maintain(releases, tell)
         for service in SERVICES:
             tell(releases.helm("test", service, "--timeout", "120s"))
             releases.helm("uninstall", service, *WAIT)
@@ -314,3 +373,78 @@ def _look_at_the_network(releases: Releases, tell: Tell) -> None:
         "a stranger reads the collector's figures"
     )
     tell("the network lets through what is named, and nothing else")
+
+
+def _same_trades(releases: Releases) -> int:
+    """The number of trades up to the last full minute, which has to be the same in PostgreSQL and in InfluxDB."""
+    minute = releases.outside.query(
+        "SELECT to_char(date_trunc('minute', max(event_time)) AT TIME ZONE 'UTC',"
+        ' \'YYYY-MM-DD"T"HH24:MI:SS"Z"\') FROM trade'
+    )
+    stored = releases.outside.query(f"SELECT count(*) FROM trade WHERE event_time < '{minute}'")
+    question = (
+        f'from(bucket: "vegamite") |> range(start: 2020-01-01T00:00:00Z, stop: {minute})'
+        ' |> filter(fn: (r) => r._measurement == "trade" and r._field == "price"'
+        f" and r._time < {minute}) |> group() |> count()"
+    )
+    answer = releases.in_the_sink(ASK, releases.outside.influxdb, question)
+    # The column of the result's name is empty where an annotation above gives it.
+    rows = [line for line in answer.splitlines() if line.startswith((",,0,", ",_result,0,"))]
+    copied = [row.split(",")[-1] for row in rows]
+    assert copied == [stored], f"up to {minute}: {copied} in InfluxDB, {stored} in PostgreSQL"
+    return int(stored)
+
+
+async def _keep_a_copy_in_influxdb(releases: Releases, tell: Tell) -> None:
+    space, outside = releases.namespace, releases.outside.namespace
+    trades = await eventually(lambda: _same_trades(releases), timeout_s=240, interval_s=2)
+    assert trades > 1000
+    tell(f"the sink's copy in InfluxDB has {trades} trades, as PostgreSQL has")
+
+    before = releases.uids()
+    outside.kubectl("scale", "statefulset/influxdb", "--replicas=0")
+
+    def waits() -> str:
+        (pod,) = space.objects("pods", "app.kubernetes.io/component=sink")
+        assert not pod["status"]["containerStatuses"][0]["ready"]
+        said = releases.in_the_sink(READY)
+        assert "InfluxDB doesn't take points" in said, said
+        return said
+
+    said = await eventually(waits, timeout_s=120, interval_s=1)
+    await releases.moving()
+    assert releases.uids() == before
+    space.kubectl("rollout", "status", "deployment/aggregator", "--timeout=10s")
+    tell(f"without InfluxDB the sink says {said.strip()}; candles move, the aggregator is ready")
+    outside.kubectl("scale", "statefulset/influxdb", "--replicas=1")
+    outside.kubectl("rollout", "status", "statefulset/influxdb", "--timeout=120s")
+    space.kubectl("rollout", "status", "deployment/aggregator-sink", "--timeout=120s")
+    (pod,) = space.objects("pods", "app.kubernetes.io/component=sink")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    trades = await eventually(lambda: _same_trades(releases), timeout_s=120, interval_s=2)
+    tell(f"InfluxDB is back, and has {trades} trades, as PostgreSQL has")
+
+
+async def _maintain(releases: Releases, tell: Tell) -> None:
+    space, outside = releases.namespace, releases.outside
+    cutoff = outside.query(
+        "SELECT date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '1 day'"
+    )
+    expiring = f"SELECT count(*) FROM trade WHERE event_time < '{cutoff}'"
+
+    def history_is_there() -> int:
+        assert outside.query("SELECT count(*) FROM gap WHERE state = 'open'") == "0"
+        assert outside.query("SELECT count(*) FROM job WHERE state = 'open'") == "0"
+        trades = int(outside.query(expiring))
+        assert trades > 0
+        return trades
+
+    trades = await eventually(history_is_there, timeout_s=180, interval_s=1)
+    run = ("job", "maintenance-now", "--from=cronjob/aggregator-maintenance")
+    space.kubectl("create", *run)
+    space.kubectl("wait", "--for=condition=Complete", "job/maintenance-now", "--timeout=120s")
+    log = space.kubectl("logs", "job/maintenance-now")
+    archived = outside.query("SELECT archived_trades, completed_time IS NOT NULL FROM maintenance")
+    tell(f"a run of the CronJob, with {trades} trades that expire:\n{log}  {archived}")
+    assert archived == f"{trades}|t"
+    assert outside.query(expiring) == "0"
