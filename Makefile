@@ -21,6 +21,9 @@ SHIPPED := collector aggregator api standalone
 RUNTIME := $(VENV)/.stamp-runtime
 INSTALLED := $(VENV)/.stamp-members
 TOOLS := $(VENV)/.stamp-tools
+CORE := $(VENV)/.stamp-core
+CORE_SOURCES := services/aggregator/compile_core.py \
+  $(patsubst %,services/aggregator/src/vegamite_aggregator/core/%.py,trade_block block_reader block_fold)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 WEB := services/api/web
@@ -35,7 +38,7 @@ help: ## Show what each target does
 # --- setting up -----------------------------------------------------------------------------------
 
 .PHONY: install
-install: $(TOOLS) $(INSTALLED) ## Make .venv with locked dependencies and every vegamite command in it
+install: $(TOOLS) $(INSTALLED) $(CORE) ## Make .venv with locked dependencies and every vegamite command in it
 
 # The first interpreter that is new enough and can make environments wins; PYTHON=… names another.
 $(BIN)/python:
@@ -63,6 +66,12 @@ $(TOOLS): requirements/dev.txt $(RUNTIME)
 # pip takes no editable package in hash mode, hence a step of its own.
 $(INSTALLED): $(RUNTIME) VERSION $(MEMBERS:%=%/pyproject.toml)
 	@$(PIP_INSTALL) --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
+	@touch $@
+
+# The aggregator's hot module as machine code (decision 14). Without a compiler its source runs, to the same candles.
+$(CORE): $(CORE_SOURCES) $(TOOLS) | $(INSTALLED)
+	@echo "compiling the aggregator's core"
+	@$(BIN)/python services/aggregator/compile_core.py || echo 'it runs interpreted: several times as slow' >&2
 	@touch $@
 
 .PHONY: page
@@ -240,8 +249,9 @@ compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 .PHONY: lock
 lock: install ## Compile the hash-pinned files in requirements/ anew (LOCK_ARGS=--upgrade for newer versions)
-	$(compile) requirements/dev.in requirements/build.in $(MEMBERS:%=%/pyproject.toml) --all-extras -o requirements/dev.txt
+	$(compile) requirements/dev.in requirements/build.in requirements/compile.in $(MEMBERS:%=%/pyproject.toml) --all-extras -o requirements/dev.txt
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(compile) -c requirements/dev.txt requirements/compile.in -o requirements/compile.txt
 	$(compile) requirements/node.in -o requirements/node.txt
 	for name in $(filter-out standalone,$(SHIPPED)); do \
 	  $(compile) -c requirements/dev.txt services/$$name/pyproject.toml -o requirements/$$name.txt; \

@@ -27,8 +27,9 @@ from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
+from vegamite_aggregator.core.facts import Intake
 from vegamite_aggregator.core.fold import fold_trades
-from vegamite_aggregator.core.intake import Intake, read_batch
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.core.timing import Timing

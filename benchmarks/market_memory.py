@@ -39,7 +39,8 @@ import vegamite_aggregator.bootstrap  # noqa: F401 - what the service's process 
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.decision import decide
-from vegamite_aggregator.core.intake import read_batch, without_stored
+from vegamite_aggregator.core.facts import without_stored
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.timing import Timing

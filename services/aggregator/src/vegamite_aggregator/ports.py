@@ -8,8 +8,8 @@ import msgspec
 
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, Wants
+from vegamite_aggregator.core.facts import TradeBatch, TradeKey
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import TradeBatch, TradeKey
 from vegamite_aggregator.core.manifest import ArchivedTrade
 from vegamite_aggregator.core.point import Point
 from vegamite_aggregator.core.retention import Retention

@@ -12,7 +12,7 @@ import pytest
 from vegamite_aggregator.adapters.postgres_store import PostgresCandleStore
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, Wants
-from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.facts import TradeBatch
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.migrate import migrate_database
 from vegamite_aggregator.ports import FenceLostError, Inserted, Step, StoreError

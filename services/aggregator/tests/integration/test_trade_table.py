@@ -5,15 +5,20 @@ from decimal import Decimal
 
 import asyncpg
 import pytest_asyncio
+from msgspec.structs import replace
 
 from vegamite_aggregator.adapters.row import Connection
 from vegamite_aggregator.adapters.time_partition import TimePartitions
 from vegamite_aggregator.adapters.trade_table import COPY_FROM, TradeTable, stored_trades
-from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.block_reader import read_block
+from vegamite_aggregator.core.candle_cache import FOREVER
+from vegamite_aggregator.core.facts import TradeBatch
+from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.metrics import TRADE_BATCHES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, SECOND, to_datetime
 from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.messages.trades import TradesRecord, encode_trades
 
 MARKET = Market("sim", "DEMO/USD")
 KEY = 7
@@ -49,19 +54,52 @@ def batch(trades: list[Trade], *, job: str | None = "a \\job") -> TradeBatch:
     )
 
 
+def packed(trades: list[Trade]) -> TradeBatch:
+    record = TradesRecord(
+        exchange=MARKET.exchange,
+        symbol=MARKET.symbol,
+        received_time=NOON + 1,
+        origin=Origin.BACKFILL,
+        trades=tuple(trades),
+    )
+    read = read_block(encode_trades(record))
+    assert read is not None
+    return replace(batch([], job="a \\job"), trades=PackedTrades(read.trades))
+
+
+def plain(first: int, count: int) -> list[Trade]:
+    """Trades whose numbers have from none to four groups of digits on either side of the point."""
+    return [
+        Trade(
+            trade_id=f"{number}",
+            sequence=5 - number,
+            event_time=NOON + number * 1_000,
+            price=Decimal(7 * 10 ** (number % 16) + number).scaleb(-(number % 13)),
+            amount=Decimal(10 ** (number % 17)).scaleb(-(number % 5)),
+            taker_side=("buy", "sell", None)[number % 3],
+        )
+        for number in range(first, first + count)
+    ]
+
+
 class Table:
     """The table of a database of its own, and what was inserted by which way."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.table = TradeTable()
+        self.newest = FOREVER
 
     async def insert(self, *batches: TradeBatch) -> tuple[set[str], int, str]:
         """Insert in a transaction; return the ids that were there, how many contradict, and the way."""
         before = {way: self._count(way) for way in ("inserted", "copied", "fallback", "looked")}
         async with self.connection.transaction():
             inserted = await self.table.insert(
-                self.connection, partition=0, batches=batches, keys={MARKET: KEY}
+                self.connection,
+                partition=0,
+                batches=batches,
+                keys={MARKET: KEY},
+                newest=lambda _: self.newest,
             )
         (way,) = [way for way, count in before.items() if self._count(way) > count]
         return {trade_id for _, _, trade_id in inserted.stored}, inserted.contradicting, way
@@ -130,3 +168,46 @@ async def test_after_a_repetition_trades_are_looked_up_first_until_all_are_new(
 
     assert ways == ["copied", "fallback", "looked", "looked", "copied", "fallback"]
     assert len(await table.stored()) == 3 * MANY + 50
+
+
+async def test_packed_and_other_trades_of_one_batch_are_stored_alike(table: Table) -> None:
+    some, others = plain(0, MANY), make(2 * MANY, MANY)
+
+    assert await table.insert(packed(some), batch(others)) == (set(), 0, "copied")
+
+    assert by_id(await table.stored()) == by_id([*some, *others])
+    shown = await table.connection.fetch(
+        "SELECT trade_id, price::text AS price, amount::text AS amount FROM trade"
+    )
+    assert {row["trade_id"]: (row["price"], row["amount"]) for row in shown} == {
+        trade.trade_id: (f"{trade.price:f}", f"{trade.amount:f}")
+        for trade in (*packed(some).trades, *others)
+    }
+    rows = await table.connection.fetch(
+        "SELECT DISTINCT market_key, received_time, origin, job FROM trade"
+    )
+    assert [tuple(row) for row in rows] == [(KEY, to_datetime(NOON + 1), "backfill", "a \\job")]
+
+
+async def test_only_what_may_be_there_is_looked_up_where_it_is_little(table: Table) -> None:
+    first, second = plain(0, MANY), plain(MANY - 10, 2 * MANY)
+    await table.insert(packed(first))
+    table.newest = first[-1].event_time
+    known = {trade.trade_id for trade in first[-10:]}
+
+    assert await table.insert(packed(second[:20]), packed(second[20:])) == (known, 0, "looked")
+    table.newest = second[-1].event_time
+    assert await table.insert(packed(plain(3 * MANY, MANY))) == (set(), 0, "copied")
+
+    assert len(await table.stored()) == 4 * MANY - 10
+
+
+async def test_rows_that_came_from_elsewhere_cost_nothing_but_time(table: Table) -> None:
+    first, second = plain(0, MANY), plain(MANY, MANY)
+    await table.insert(packed([*first, *second[5:8]]))
+    table.newest = first[-1].event_time
+
+    found, contradicting, _ = await table.insert(packed(second[:3]), packed(second[3:]))
+
+    assert (found, contradicting) == ({trade.trade_id for trade in second[5:8]}, 0)
+    assert len(await table.stored()) == 2 * MANY

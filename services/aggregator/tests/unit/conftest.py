@@ -11,9 +11,10 @@ from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded, OpenCandles, Wants
+from vegamite_aggregator.core.facts import TradeBatch, TradeKey, without_stored
 from vegamite_aggregator.core.fold import TradeFold
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import TradeBatch, TradeKey, read_batch, without_stored
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.rows import (
     CandleKey,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vegamite_aggregator.core.intake import (
+from vegamite_aggregator.core.facts import (
     Claim,
     Intake,
     JobOver,
@@ -18,9 +18,9 @@ from vegamite_aggregator.core.intake import (
     RefusedRecord,
     SpanBroken,
     TradesArrived,
-    read_batch,
     without_stored,
 )
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.publication import (
     CANDLES_TOPIC,
     DEAD_LETTERS_TOPIC,
@@ -153,7 +153,7 @@ def test_a_trade_of_the_future_is_refused_alone_and_withholds_coverage(trade: Ma
     )
     intake = read(trades_record(good, edge, bad, covered=(NOON - SECOND, NOON)))
 
-    assert [batch.trades for batch in intake.trades] == [(good, edge)]
+    assert [tuple(batch.trades) for batch in intake.trades] == [(good, edge)]
     (refused,) = intake.quarantined
     assert (refused.offset, refused.market, refused.reason, refused.trade_id) == (
         0,
@@ -302,7 +302,7 @@ def test_the_first_of_equal_identities_counts_and_contradictions_are_told(
         trades_record(trade(1, NOON, price="11"), trade(1, NOON + 1, price="11")),
     )
 
-    assert [batch.trades for batch in intake.trades] == [
+    assert [tuple(batch.trades) for batch in intake.trades] == [
         (first,),
         (trade(1, NOON + 1, price="11"),),
     ]
@@ -343,7 +343,7 @@ def test_what_the_store_had_already_is_left_out(trade: MakeTrade) -> None:
     intake = read(trades_record(trade(1, NOON), trade(2, NOON)), trades_record(trade(3, NOON)))
     kept = without_stored(intake.trades, {(MARKET, NOON, "1"), (MARKET, NOON, "3")})
 
-    assert [(batch.offset, batch.trades) for batch in kept] == [(0, (trade(2, NOON),))]
+    assert [(batch.offset, tuple(batch.trades)) for batch in kept] == [(0, (trade(2, NOON),))]
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_no_bytes_stop_the_partition_and_none_cost_a_good_neighbour(
         assert at < intakes[-1].next_offset
         at = intakes[-1].next_offset
         assert at == len(records) or isinstance(intakes[-1].events[-1], Rebuild)
-    stored = {batch.offset: batch.trades for intake in intakes for batch in intake.trades}
+    stored = {batch.offset: tuple(batch.trades) for intake in intakes for batch in intake.trades}
     all_refused = [one for intake in intakes for one in intake.refused]
     for number in range(len(foreign)):
         assert stored[2 * number + 1] == good(number).trades

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from vegamite_aggregator.core.intake import JobOver, JobSeen, read_batch
+from vegamite_aggregator.core.facts import JobOver, JobSeen
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.job_name import JobNames, mistaken
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import DAY, MINUTE, parse_time

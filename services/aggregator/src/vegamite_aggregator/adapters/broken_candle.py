@@ -11,8 +11,8 @@ import structlog
 from vegamite_aggregator.adapters.candle_table import candles_within, delete_candle
 from vegamite_aggregator.adapters.row import Connection, stand_in, stored_candle
 from vegamite_aggregator.adapters.trade_table import stored_trades
+from vegamite_aggregator.core.facts import TradeKey
 from vegamite_aggregator.core.fold import TradeFold
-from vegamite_aggregator.core.intake import TradeKey
 from vegamite_aggregator.core.rows import StoredCandle
 from vegamite_aggregator.core.tally import (
     Standing,

@@ -7,7 +7,7 @@ server reads exactly, and one format string makes the whole line.
 import re
 from collections.abc import Iterable, Mapping
 
-from vegamite_aggregator.core.intake import TradeBatch
+from vegamite_aggregator.core.facts import TradeBatch
 from vegamite_aggregator.core.rows import StoredCandle
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import SECOND, Micros, to_datetime
@@ -43,7 +43,7 @@ def instant(micros: Micros) -> str:
     return f"{_seconds[second]}.{micros - second * SECOND:06d}+00"
 
 
-def trade_lines(batches: Iterable[TradeBatch], keys: Mapping[Market, int]) -> str:
+def trade_lines(batches: Iterable[TradeBatch], keys: Mapping[Market, int]) -> bytes:
     """Return the lines of the batches' trades, columns as in `trade_table.COLUMNS`."""
     lines: list[str] = []
     add = lines.append
@@ -62,7 +62,7 @@ def trade_lines(batches: Iterable[TradeBatch], keys: Mapping[Market, int]) -> st
                 f"{market_key}\t{seconds[second]}.{at - second * SECOND:06d}+00\t{trade_id}\t{trade.sequence}"
                 f"\t{trade.price!s}\t{trade.amount!s}\t{trade.taker_side or NOTHING}\t{rest}"
             )
-    return "".join(lines)
+    return "".join(lines).encode()
 
 
 def candle_lines(rows: Iterable[tuple[int, StoredCandle]]) -> str:

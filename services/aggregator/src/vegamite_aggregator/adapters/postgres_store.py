@@ -37,9 +37,9 @@ from vegamite_aggregator.core.allowance import SetApart
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.demand import Loaded, RebuildRange, Wants
+from vegamite_aggregator.core.facts import TradeBatch, TradeKey
 from vegamite_aggregator.core.fold import TradeFold
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import TradeBatch, TradeKey
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_aggregator.ports import Inserted, Step, StoreError
 from vegamite_common.bus.partition import partition_for
@@ -231,6 +231,7 @@ class PostgresStep:
             partition=self._state.partition,
             batches=batches,
             keys=self._keys,
+            newest=lambda market: self._state.markets[market].newest_event_time,
         )
         self._batches, self._stored = batches, inserted.stored
         return inserted

@@ -1,17 +1,26 @@
 """The table `trade`: inserting trades once, and reading them again for a rebuild."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 import structlog
 
+from vegamite_aggregator.adapters import copy_binary
+from vegamite_aggregator.adapters.copy_binary import trade_rows
 from vegamite_aggregator.adapters.copy_text import trade_lines
 from vegamite_aggregator.adapters.row import Connection
-from vegamite_aggregator.core.intake import TradeBatch, TradeKey, without_stored
+from vegamite_aggregator.core.facts import TradeBatch, TradeKey, without_stored
 from vegamite_aggregator.core.manifest import ArchivedTrade
+from vegamite_aggregator.core.packed_trades import (
+    PackedTrades,
+    earliest,
+    event_times,
+    latest,
+    trade_ids,
+)
 from vegamite_aggregator.metrics import TRADE_BATCHES
 from vegamite_aggregator.ports import Inserted
 from vegamite_common.domain.market import Market
@@ -22,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 COPY_FROM = 200
 """From so many rows on COPY beats an INSERT of arrays."""
+
+FEW = 10
+"""Where one in so many trades, or less, may be stored already, they are looked for before the others are copied."""
 
 PORTION = 2_000
 """About so many rows are sent at once."""
@@ -84,27 +96,34 @@ class TradeTable:
         partition: int,
         batches: Sequence[TradeBatch],
         keys: Mapping[Market, int],
+        newest: Callable[[Market], Micros],
     ) -> Inserted:
-        """Insert trades, each identity once in `batches`, inside the connection's transaction."""
+        """Insert trades, each identity once in `batches`, inside the connection's transaction.
+
+        `newest` gives the event time of a market's newest stored trade: what is later is not looked for in the table.
+        """
         count = sum(len(batch.trades) for batch in batches)
         if count < COPY_FROM:
             return await _insert(connection, batches, keys) if count else Inserted()
-        if partition not in self._repeating:
+        doubtful = [batch for batch in batches if earliest(batch.trades) <= newest(batch.market)]
+        few = sum(len(batch.trades) for batch in doubtful) * FEW <= count
+        if not (doubtful and (few or partition in self._repeating)):
             if await _copied(connection, batches, keys):
                 TRADE_BATCHES.labels("copied").inc()
                 return Inserted()
             TRADE_BATCHES.labels("fallback").inc()
         else:
             TRADE_BATCHES.labels("looked").inc()
-        inserted = await _look(connection, batches, keys)
-        if inserted.stored:
+        # None doubtful, and yet COPY met one: rows came into the table beside the partition's owner.
+        inserted = await _look(connection, doubtful or batches, keys)
+        if inserted.stored and not few:
             self._repeating.add(partition)
-        else:
+        elif not few:
             self._repeating.discard(partition)
         new = without_stored(batches, inserted.stored)
         if not new or await _copied(connection, new, keys):
             return inserted
-        # Seen by nobody: rows that came into the table beside the partition's owner, between the look and the copy.
+        # Some that weren't doubtful are there too.
         return await _insert(connection, batches, keys)
 
 
@@ -112,11 +131,16 @@ async def _copied(
     connection: Connection, batches: Sequence[TradeBatch], keys: Mapping[Market, int]
 ) -> bool:
     """Whether COPY took all trades; if one was there already, none was taken."""
+    packed = [batch for batch in batches if isinstance(batch.trades, PackedTrades)]
+    loose = [batch for batch in batches if not isinstance(batch.trades, PackedTrades)]
     await connection.execute("SAVEPOINT trades")
     try:
-        await connection.copy_to_table(
-            "trade", source=_portions(batches, keys), columns=COLUMNS, format="text"
-        )
+        if packed:
+            rows = copy_binary.file_of(_portions(packed, keys, trade_rows))
+            await connection.copy_to_table("trade", source=rows, columns=COLUMNS, format="binary")
+        if loose:
+            rows = _portions(loose, keys, trade_lines)
+            await connection.copy_to_table("trade", source=rows, columns=COLUMNS, format="text")
     except asyncpg.UniqueViolationError:
         await connection.execute("ROLLBACK TO SAVEPOINT trades")
         return False
@@ -125,14 +149,16 @@ async def _copied(
 
 
 async def _portions(
-    batches: Sequence[TradeBatch], keys: Mapping[Market, int]
+    batches: Sequence[TradeBatch],
+    keys: Mapping[Market, int],
+    encode: Callable[[Sequence[TradeBatch], Mapping[Market, int]], bytes],
 ) -> AsyncIterator[bytes]:
-    """Yield the trades' lines, a few milliseconds' work at once: the server reads while the next ones are made."""
+    """Yield the trades' rows, a few milliseconds' work at once: the server reads while the next ones are made."""
     start = count = 0
     for end, batch in enumerate(batches, start=1):
         count += len(batch.trades)
         if count >= PORTION or end == len(batches):
-            yield trade_lines(batches[start:end], keys).encode()
+            yield encode(batches[start:end], keys)
             start, count = end, 0
             await asyncio.sleep(0)
 
@@ -158,20 +184,20 @@ async def _look(
     connection: Connection, batches: Sequence[TradeBatch], keys: Mapping[Market, int]
 ) -> Inserted:
     """Return which of the trades are stored, and how many of those differ from what is stored."""
-    given = [(batch.market, trade) for batch in batches for trade in batch.trades]
-    times = [to_datetime(trade.event_time) for _, trade in given]
+    given = [(batch, place) for batch in batches for place in range(len(batch.trades))]
     found = await connection.fetch(
         _STORED,
-        [keys[market] for market, _ in given],
-        times,
-        [trade.trade_id for _, trade in given],
-        min(times),
-        max(times),
+        [keys[batch.market] for batch, _ in given],
+        [to_datetime(at) for batch in batches for at in event_times(batch.trades)],
+        [trade_id for batch in batches for trade_id in trade_ids(batch.trades)],
+        to_datetime(min(earliest(batch.trades) for batch in batches)),
+        to_datetime(max(latest(batch.trades) for batch in batches)),
     )
     stored: set[TradeKey] = set()
     contradicting = 0
-    for place, *content in found:
-        market, trade = given[place - 1]
+    for number, *content in found:
+        batch, place = given[number - 1]
+        market, trade = batch.market, batch.trades[place]
         stored.add((market, trade.event_time, trade.trade_id))
         contradicting += content != [trade.price, trade.amount, trade.taker_side]
     return Inserted(stored, contradicting)

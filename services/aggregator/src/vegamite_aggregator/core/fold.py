@@ -3,11 +3,16 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from itertools import compress, islice
+from itertools import chain, compress, islice, pairwise
 from operator import attrgetter, lt, mul
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
+from vegamite_aggregator.core.block_fold import tallies_of
+from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.tally import Tally, exactly, join, merge
+from vegamite_aggregator.core.trade_block import TradeBlock
 from vegamite_common.domain.market import Contract
 from vegamite_common.domain.number import ZERO
 from vegamite_common.domain.time import SECOND, Micros
@@ -18,6 +23,7 @@ Series: TypeAlias = dict[Micros, Tally]
 """One timeframe's tallies by open time, in order of time."""
 
 _place = attrgetter("event_time", "sequence", "trade_id")
+_beginning = attrgetter("earliest", "first_sequence")
 
 
 def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Timeframe, Series]:
@@ -27,6 +33,47 @@ def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Time
     """
     with exactly():
         return roll_up(fold_seconds(trades, contract))
+
+
+def fold_records(
+    records: Iterable[Sequence[Trade]], contract: Contract | None
+) -> dict[Timeframe, Series]:
+    """As `fold_trades`, of the trades of some records; quicker where they are packed and follow each other."""
+    parts = list(records)
+    with exactly():
+        blocks = _following(parts)
+        if blocks is None or (contract is not None and contract.inverse):
+            return roll_up(fold_seconds(chain.from_iterable(parts), contract))
+        seconds = tallies_of(blocks)
+        if contract is not None:
+            # What is multiplied by the same number may as well be added up before.
+            seconds = {at: _times(tally, contract.size) for at, tally in seconds.items()}
+        return roll_up(seconds)
+
+
+def _following(parts: Sequence[Sequence[Trade]]) -> list[TradeBlock] | None:
+    """Return the records' blocks in order of time; None if one isn't packed, or not all trades come one after the other."""
+    blocks: list[TradeBlock] = []
+    for part in parts:
+        if not isinstance(part, PackedTrades) or not part.block.ordered:
+            return None
+        blocks.append(part.block)
+    blocks.sort(key=_beginning)
+    for before, after in pairwise(blocks):
+        if (before.latest, before.last_sequence) >= (after.earliest, after.first_sequence):
+            return None
+    return blocks
+
+
+def _times(tally: Tally, size: Decimal) -> Tally:
+    """Return what `size` times the amounts add up to."""
+    return replace(
+        tally,
+        volume=tally.volume * size,
+        quote_volume=tally.quote_volume * size,
+        buy_volume=tally.buy_volume * size,
+        buy_quote_volume=tally.buy_quote_volume * size,
+    )
 
 
 def fold_seconds(trades: Iterable[Trade], contract: Contract | None) -> Series:

@@ -8,15 +8,37 @@ a trade was, becomes one dead letter.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from vegamite_aggregator.core.block_reader import read_block
+from vegamite_aggregator.core.facts import (
+    FUTURE,
+    Claim,
+    Event,
+    Intake,
+    JobOver,
+    JobSeen,
+    LogRecord,
+    Quarantined,
+    RefusedRecord,
+    SpanBroken,
+    TradeBatch,
+    TradesArrived,
+)
 from vegamite_aggregator.core.job_name import JobNames
+from vegamite_aggregator.core.met_trades import MetTrades
+from vegamite_aggregator.core.packed_trades import (
+    PackedTrades,
+    earliest,
+    latest,
+)
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.storable import require_storable
 from vegamite_aggregator.core.timing import Timing
+from vegamite_aggregator.core.trade_block import COMPILED
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import Micros
 from vegamite_common.domain.trade import Origin, Trade
@@ -29,160 +51,8 @@ from vegamite_common.messages.trades import (
     SpanClosed,
     SpanOpened,
     TradesRecord,
-    Unfillable,
     decode_trades,
 )
-
-TradeKey: TypeAlias = tuple[Market, Micros, str]
-"""(market, event_time, trade_id): a trade's identity as stored."""
-
-FUTURE = "future"
-"""The reason of a trade whose event time is too far ahead of its received time."""
-
-QUARANTINED = "quarantined"
-"""The cause of a gap that a refused record or trade left."""
-
-
-class LogRecord(Protocol):
-    """A record as the log gives it; `append_time` in microseconds of the clock in use."""
-
-    @property
-    def offset(self) -> int:
-        """Its place in the partition."""
-        ...
-
-    @property
-    def append_time(self) -> Micros:
-        """When the log appended it."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """The market's key; None for records of the partition itself."""
-        ...
-
-    @property
-    def value(self) -> bytes:
-        """The encoded record."""
-        ...
-
-
-class TradeBatch(msgspec.Struct, frozen=True):
-    """Trades of one market from one record, each identity once in the whole intake; `offset` is the record's.
-
-    The rows to insert into `trade` are `trades` with `received_time`, `origin` and `job` of the record. `restored`: they
-    have expired and are stored again, to be folded by a rebuild; a record across the horizon gives two batches.
-    """
-
-    market: Market
-    received_time: Micros
-    origin: Origin
-    job: str | None
-    offset: int
-    trades: tuple[Trade, ...]
-    restored: bool = False
-
-
-class Quarantined(msgspec.Struct, frozen=True):
-    """What was refused: a record (`trade_id` None) or one trade of it; `reason` is a short word for counters."""
-
-    offset: int
-    market: Market | None
-    reason: str
-    detail: str
-    trade_id: str | None = None
-
-
-class RefusedRecord(msgspec.Struct, frozen=True):
-    """A record for the dead letters: refused as a whole, or the one whose trades `trade_ids` were refused."""
-
-    record: LogRecord
-    reason: str
-    detail: str
-    trade_ids: tuple[str, ...] = ()
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """Coverage [from_time, to_time) that a trades record proves, its end cut at the append time."""
-
-    market: Market
-    from_time: Micros
-    to_time: Micros
-
-
-class SpanBroken(msgspec.Struct, frozen=True):
-    """Something of the market was refused: its open spans end where they stand."""
-
-    market: Market
-
-
-class JobSeen(msgspec.Struct, frozen=True):
-    """A record of a job, not its end: the job is open, and was heard of at `append_time`.
-
-    `expired` counts trades of the record that were too old to be stored; `restores` is what its start said.
-    """
-
-    job: str
-    market: Market
-    origin: Origin
-    append_time: Micros
-    expired: int = 0
-    restores: tuple[Micros, Micros] | None = None
-
-
-class JobOver(msgspec.Struct, frozen=True):
-    """A job's last record, and what it found to be gone."""
-
-    job: str
-    market: Market
-    append_time: Micros
-    unfillable: Unfillable | None
-
-
-class TradesArrived(msgspec.Struct, frozen=True):
-    """The place among the events of the `TradeBatch` with this offset, `restored` or not."""
-
-    offset: int
-    restored: bool = False
-
-
-Event: TypeAlias = (
-    TradesArrived
-    | Claim
-    | SpanOpened
-    | Heartbeat
-    | SpanClosed
-    | SpanBroken
-    | JobSeen
-    | JobOver
-    | Rebuild
-)
-
-
-class Intake(msgspec.Struct, frozen=True):
-    """A batch, read: `events` in log order, ends cut at their records' append times; `trades` to be inserted; the refused.
-
-    `quarantined` has each refused record and trade, `refused` each record that was refused in whole or in part. `next_offset` and `last_append_time` are those after the batch. `repeated` counts trades that occur twice in the batch
-    itself, `contradicting` those of them whose content differs from the first, `expired` those too old to be stored, by
-    market. `skipped` counts records before the expected offset; reading stops before a record beyond it, whose offset is then
-    `hole`, and before one that was refused and may not be set apart any more, which is then `held`, and after a `Rebuild`.
-    `jobs` are names of jobs whose owner nobody told, with the key of the market that they were taken to be of.
-    """
-
-    next_offset: int
-    last_append_time: Micros | None
-    events: tuple[Event, ...]
-    trades: tuple[TradeBatch, ...]
-    quarantined: tuple[Quarantined, ...]
-    markets: frozenset[Market]
-    refused: tuple[RefusedRecord, ...] = ()
-    repeated: int = 0
-    contradicting: int = 0
-    expired: Mapping[Market, int] = {}
-    skipped: int = 0
-    hole: int | None = None
-    held: RefusedRecord | None = None
-    jobs: Mapping[str, str] = {}
 
 
 def read_batch(
@@ -226,8 +96,8 @@ def read_batch(
         quarantined=tuple(reading.quarantined),
         markets=frozenset(reading.markets),
         refused=tuple(reading.refused),
-        repeated=reading.repeated,
-        contradicting=reading.contradicting,
+        repeated=sum(met.repeated for met in reading.met),
+        contradicting=sum(met.contradicting for met in reading.met),
         expired=reading.expired,
         skipped=skipped,
         hole=hole,
@@ -236,24 +106,14 @@ def read_batch(
     )
 
 
-def without_stored(
-    batches: Sequence[TradeBatch], stored: Collection[TradeKey]
-) -> tuple[TradeBatch, ...]:
-    """Return the batches without the trades whose keys the store had already; batches left empty are left out."""
-    if not stored:
-        return tuple(batches)
-    kept = (
-        msgspec.structs.replace(
-            batch,
-            trades=tuple(
-                trade
-                for trade in batch.trades
-                if (batch.market, trade.event_time, trade.trade_id) not in stored
-            ),
-        )
-        for batch in batches
-    )
-    return tuple(batch for batch in kept if batch.trades)
+class _Arrived(NamedTuple):
+    """What a trades record says, however it was read."""
+
+    received_time: Micros
+    origin: Origin
+    job: str | None
+    covered: tuple[Micros, Micros] | None
+    trades: Sequence[Trade]
 
 
 class _Reading:
@@ -272,8 +132,6 @@ class _Reading:
         self.quarantined: list[Quarantined] = []
         self.refused: list[RefusedRecord] = []
         self.markets: set[Market] = set()
-        self.repeated = 0
-        self.contradicting = 0
         self.expired: Counter[Market] = Counter()
         self.names = JobNames(state.jobs.values(), job_owners)
         self._restores = {job.job: job.restores for job in state.jobs.values()}
@@ -284,13 +142,17 @@ class _Reading:
         self._partition_of = partition_of
         self._future = timing.future
         self._keys: dict[bytes, Market] = {}
-        # By market: the ids and trades met so far; and, from the first id met twice on, the trades by identity.
-        self._ids: dict[Market, set[str]] = {}
-        self._offered: dict[Market, list[Sequence[Trade]]] = {}
-        self._first: dict[Market, dict[tuple[Micros, str], Trade]] = {}
+        self._met: dict[Market, MetTrades] = {}
+
+    @property
+    def met(self) -> Iterable[MetTrades]:
+        """What was met, market by market."""
+        return self._met.values()
 
     def take(self, record: LogRecord) -> None:
         """Add what one record says; nothing of it where it is refused and has to be `held`."""
+        if COMPILED and self._take_packed(record):
+            return
         said: Market | None = None
         try:
             decoded = decode_trades(record.value)
@@ -304,7 +166,7 @@ class _Reading:
                 msgspec.structs.replace(decoded, to_time=min(decoded.to_time, record.append_time))
             )
             return
-        market = self._market(record, decoded)
+        market = self._market(record, decoded.market)
         if market is None:
             return
         self.markets.add(market)
@@ -313,8 +175,24 @@ class _Reading:
             if name != decoded.job:
                 decoded = msgspec.structs.replace(decoded, job=name)
         if isinstance(decoded, TradesRecord):
-            self._take_trades(record, market, decoded)
-        elif isinstance(decoded, SpanClosed):
+            arrived = _Arrived(
+                decoded.received_time,
+                decoded.origin,
+                decoded.job,
+                decoded.covered,
+                decoded.trades,
+            )
+            self._take_trades(record, market, arrived)
+        else:
+            self._take_control(record, market, decoded)
+
+    def _take_control(
+        self,
+        record: LogRecord,
+        market: Market,
+        decoded: SpanOpened | SpanClosed | JobStarted | JobEnded | Rebuild,
+    ) -> None:
+        if isinstance(decoded, SpanClosed):
             self.events.append(
                 msgspec.structs.replace(decoded, to_time=min(decoded.to_time, record.append_time))
             )
@@ -335,13 +213,36 @@ class _Reading:
             self.events.append(decoded)
             self.full = isinstance(decoded, Rebuild)
 
-    def _market(
-        self,
-        record: LogRecord,
-        decoded: TradesRecord | SpanOpened | SpanClosed | JobStarted | JobEnded | Rebuild,
-    ) -> Market | None:
+    def _take_packed(self, record: LogRecord) -> bool:
+        """Take a trades record that is written in the plainest way; else False, and nothing is done."""
+        packed = read_block(record.value)
+        if packed is None:
+            return False
+        known = None if record.key is None else self._keys.get(record.key)
+        if known is None or packed.symbol != known.symbol or packed.exchange != known.exchange:
+            try:
+                said = Market(packed.exchange, packed.symbol)
+            except ValueError:
+                return False
+            known = self._market(record, said)
+            if known is None:
+                return True
+        self.markets.add(known)
+        self._take_trades(
+            record,
+            known,
+            _Arrived(
+                packed.received_time,
+                Origin(packed.origin),
+                None if packed.job is None else self.names.name_of(packed.job, known),
+                packed.covered,
+                PackedTrades(packed.trades),
+            ),
+        )
+        return True
+
+    def _market(self, record: LogRecord, market: Market) -> Market | None:
         """Return the record's market; refuse a record that isn't under its market's key, in that key's partition."""
-        market = decoded.market
         key = market.key.encode()
         if record.key != key:
             detail = f"a record of {market.key} under the key {record.key!r}"
@@ -380,13 +281,13 @@ class _Reading:
         self.refused.append(refused)
         return True
 
-    def _take_trades(self, record: LogRecord, market: Market, decoded: TradesRecord) -> None:
+    def _take_trades(self, record: LogRecord, market: Market, decoded: _Arrived) -> None:
         trades = decoded.trades
-        latest = decoded.received_time + self._future
+        limit = decoded.received_time + self._future
         refused: list[Trade] = []
-        if max([trade.event_time for trade in trades], default=latest) > latest:
-            refused = [trade for trade in trades if trade.event_time > latest]
-            trades = tuple(trade for trade in trades if trade.event_time <= latest)
+        if trades and latest(trades) > limit:
+            refused = [trade for trade in trades if trade.event_time > limit]
+            trades = tuple(trade for trade in trades if trade.event_time <= limit)
         if refused and not self._refuse_trades(record, market, refused):
             return  # and nothing after it is read
         self._keep(record, market, decoded, self._without_repeated(market, trades))
@@ -405,30 +306,15 @@ class _Reading:
 
     def _without_repeated(self, market: Market, trades: Sequence[Trade]) -> Sequence[Trade]:
         """Return the trades whose identity the market didn't have before, in this batch; count the others."""
-        first = self._first.get(market)
-        if first is None:
-            ids = self._ids.setdefault(market, set())
-            count = len(ids)
-            ids.update([trade.trade_id for trade in trades])
-            offered = self._offered.setdefault(market, [])
-            if len(ids) == count + len(trades):
-                offered.append(trades)
-                return trades  # no id twice, so no identity
-            first = self._first[market] = {
-                (trade.event_time, trade.trade_id): trade for some in offered for trade in some
-            }
-        good: list[Trade] = []
-        for trade in trades:
-            known = first.setdefault((trade.event_time, trade.trade_id), trade)
-            if known is trade:
-                good.append(trade)
-            else:
-                self.repeated += 1
-                self.contradicting += known != trade
-        return good
+        if not trades:
+            return trades
+        met = self._met.get(market)
+        if met is None:
+            met = self._met[market] = MetTrades()
+        return met.new(trades)
 
     def _keep(
-        self, record: LogRecord, market: Market, decoded: TradesRecord, trades: Sequence[Trade]
+        self, record: LogRecord, market: Market, decoded: _Arrived, trades: Sequence[Trade]
     ) -> None:
         """Add the record's trades as batches, those that expired aside."""
         good, restored, expired = self._sort_out_expired(market, decoded.job, trades)
@@ -445,7 +331,7 @@ class _Reading:
                         origin=decoded.origin,
                         job=decoded.job,
                         offset=record.offset,
-                        trades=tuple(kept),
+                        trades=kept,
                         restored=again,
                     )
                 )
@@ -455,12 +341,12 @@ class _Reading:
         self, market: Market, job: str | None, trades: Sequence[Trade]
     ) -> tuple[Sequence[Trade], Sequence[Trade], int]:
         """Return the trades that are to be folded, those that are stored again, and how many are too old for either."""
-        if not self._state.horizons:
+        if not (self._state.horizons and trades):
             return trades, [], 0
         horizon = self._state.horizon(market).trades
-        old = [trade for trade in trades if trade.event_time < horizon]
-        if not old:
+        if earliest(trades) >= horizon:
             return trades, [], 0
+        old = [trade for trade in trades if trade.event_time < horizon]
         # Of whole days only: no rebuild would fold the others.
         asked = (None if job is None else self._restores.get(job)) or (0, 0)
         begin, end = self._state.horizon(market).expired_days(*asked)

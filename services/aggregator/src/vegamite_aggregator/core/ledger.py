@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from vegamite_aggregator.core.intake import (
+from vegamite_aggregator.core.facts import (
     QUARANTINED,
     Claim,
     Intake,
@@ -18,6 +18,7 @@ from vegamite_aggregator.core.intake import (
     TradeBatch,
     TradesArrived,
 )
+from vegamite_aggregator.core.packed_trades import earliest, event_times, latest
 from vegamite_aggregator.core.rows import Job, OpenSpan
 from vegamite_aggregator.core.state import MarketState, PartitionState
 from vegamite_common.domain.coverage import GapState, SpanSet
@@ -119,22 +120,21 @@ class Ledger:
 
     def _trades(self, batch: TradeBatch) -> None:
         ledger = self.market(batch.market)
-        times = [trade.event_time for trade in batch.trades]
-        earliest, latest = min(times), max(times)
+        first, last = earliest(batch.trades), latest(batch.trades)
         coverage = ledger.coverage
-        if coverage.end is not None and earliest < coverage.end and not batch.restored:
-            ledger.late_in_coverage += sum(map(coverage.contains, times))
+        if coverage.end is not None and first < coverage.end and not batch.restored:
+            ledger.late_in_coverage += sum(map(coverage.contains, event_times(batch.trades)))
         if batch.job is not None:
             job = self.jobs[batch.job]
-            self.jobs[batch.job] = replace(job, trades=job.trades + len(times))
+            self.jobs[batch.job] = replace(job, trades=job.trades + len(batch.trades))
             for gap in self._state.markets[batch.market].gaps.values():
                 if (
-                    gap.from_time <= latest
-                    and earliest < gap.to_time
+                    gap.from_time <= last
+                    and first < gap.to_time
                     and gap.state is not GapState.FILLED
                 ):
                     ledger.recovered[gap.from_time] = ledger.recovered.get(gap.from_time, 0) + sum(
-                        gap.from_time <= time < gap.to_time for time in times
+                        gap.from_time <= time < gap.to_time for time in event_times(batch.trades)
                     )
 
     def _beat(self, writer: str, to_time: Micros) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from vegamite_aggregator.core.intake import LogRecord, Quarantined, TradeBatch
+from vegamite_aggregator.core.facts import LogRecord, Quarantined, TradeBatch
+from vegamite_aggregator.core.packed_trades import event_times
 from vegamite_aggregator.core.point import (
     BucketRole,
     Point,
@@ -83,7 +84,7 @@ def times_of_trades(batches: Sequence[TradeBatch]) -> dict[Series, set[Micros]]:
     """Return the times that have to be known before these trades are placed."""
     times: dict[Series, set[Micros]] = {}
     for batch in batches:
-        times.setdefault((batch.market, None), set()).update(t.event_time for t in batch.trades)
+        times.setdefault((batch.market, None), set()).update(event_times(batch.trades))
     return times
 
 

@@ -7,9 +7,9 @@ import msgspec
 
 from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.demand import IncompleteRange, OpenCandles, RebuildRange, Wants
-from vegamite_aggregator.core.fold import Series, fold_trades
+from vegamite_aggregator.core.facts import Intake, TradeBatch
+from vegamite_aggregator.core.fold import Series, fold_records
 from vegamite_aggregator.core.horizon import Horizon
-from vegamite_aggregator.core.intake import Intake, TradeBatch
 from vegamite_aggregator.core.ledger import Ledger, MarketLedger
 from vegamite_aggregator.core.reason import reason_of, weightier
 from vegamite_aggregator.core.rows import CandleKey
@@ -100,14 +100,14 @@ def _fold_market(
     batches: Sequence[TradeBatch], contract: Contract | None
 ) -> dict[CandleKey, Delta]:
     """Return what the trades add to each candle; those of each job and reason are folded apart, then merged."""
-    groups: dict[tuple[str | None, RevisionReason], list[Trade]] = {}
+    groups: dict[tuple[str | None, RevisionReason], list[Sequence[Trade]]] = {}
     for batch in batches:
         group = groups.setdefault((batch.job, reason_of(batch.origin, batch.job)), [])
-        group.extend(batch.trades)
+        group.append(batch.trades)
     deltas: dict[CandleKey, Delta] = {}
     for (job, reason), trades in groups.items():
         jobs = frozenset() if job is None else frozenset((job,))
-        _add(deltas, fold_trades(trades, contract), jobs, reason)
+        _add(deltas, fold_records(trades, contract), jobs, reason)
     return deltas
 
 

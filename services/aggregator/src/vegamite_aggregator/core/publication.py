@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from vegamite_aggregator.core.changes import OutboxRecord
+from vegamite_aggregator.core.facts import RefusedRecord
 from vegamite_aggregator.core.gap_projection import Projection
-from vegamite_aggregator.core.intake import RefusedRecord
 from vegamite_aggregator.core.reason import weightier
 from vegamite_common.domain.candle import Candle
 from vegamite_common.domain.market import Market

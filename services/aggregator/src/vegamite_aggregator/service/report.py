@@ -3,7 +3,7 @@
 import structlog
 
 from vegamite_aggregator.core.changes import Statistics
-from vegamite_aggregator.core.intake import Intake
+from vegamite_aggregator.core.facts import Intake
 from vegamite_aggregator.metrics import CANDLES, DEAD_LETTERS, LATE_TRADES, QUARANTINED, TRADES
 from vegamite_common.domain.market import Market
 from vegamite_common.domain.time import MINUTE, Micros

@@ -6,7 +6,8 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from vegamite_aggregator.config import InfluxSection
-from vegamite_aggregator.core.intake import Intake, Quarantined, TradeBatch, read_batch
+from vegamite_aggregator.core.facts import Intake, Quarantined, TradeBatch
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.placement import (
     MarketCandles,
     Placement,

@@ -14,7 +14,7 @@ from itertools import groupby
 import structlog
 
 from vegamite_aggregator.config import InfluxSection
-from vegamite_aggregator.core.intake import Quarantined
+from vegamite_aggregator.core.facts import Quarantined
 from vegamite_aggregator.core.placement import Placement
 from vegamite_aggregator.core.point import can_be_written, candle_point, market_tags
 from vegamite_aggregator.metrics import SINK_POINTS, SINK_UNREAD

@@ -19,13 +19,10 @@ from vegamite_aggregator.core.changes import Changes
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.discontinuity import discontinuity
-from vegamite_aggregator.core.intake import (
-    Intake,
-    RefusedRecord,
-    read_batch,
-    without_stored,
-)
+from vegamite_aggregator.core.facts import Intake, RefusedRecord, without_stored
+from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.job_name import mistaken
+from vegamite_aggregator.core.packed_trades import earliest, event_times, latest
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
@@ -419,11 +416,10 @@ class Worker:
 def _instants(intake: Intake) -> Iterator[Micros]:
     """Yield one event time of each day on which the batch has trades, or some more."""
     for batch in intake.trades:
-        times = [trade.event_time for trade in batch.trades]
-        first, last = min(times), max(times)
+        first, last = earliest(batch.trades), latest(batch.trades)
         yield first
         if first // DAY != last // DAY:
-            yield from times
+            yield from event_times(batch.trades)
 
 
 def _lacks(state: PartitionState, market: Market) -> bool:
