@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 # Beside requirements/: what benchmarks/peers/run.py installs into an environment of its own.
 PEERS = "../benchmarks/peers/peers"
-LOCKS = ["dev", "node", "build", "collector", "aggregator", "api", "standalone"]
+LOCKS = ["dev", "node", "build", "compile", "collector", "aggregator", "api", "standalone"]
 
 
 def _pins(lock: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ def test_no_runtime_lock_differs_from_what_is_tested(repository: Path, name: str
     } == {}
 
 
-@pytest.mark.parametrize("name", LOCKS[3:])
+@pytest.mark.parametrize("name", LOCKS[4:])
 def test_a_lock_meets_what_its_member_declares(repository: Path, name: str) -> None:
     folder = repository / ("libs" if name == "standalone" else "services") / name
     pins = _pins(repository / "requirements" / f"{name}.txt")
@@ -105,7 +105,7 @@ def test_the_development_lock_meets_what_all_declare(
     ]
     declared += [
         Requirement(line)
-        for name in ("dev.in", "build.in")
+        for name in ("dev.in", "build.in", "compile.in")
         for line in (repository / "requirements" / name).read_text().splitlines()
         if line and not line.startswith("#")
     ]

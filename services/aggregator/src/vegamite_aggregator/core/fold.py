@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from itertools import chain, compress, islice, pairwise
+from itertools import compress, islice
 from operator import attrgetter, lt, mul
 from typing import TypeAlias
 
@@ -25,6 +25,9 @@ Series: TypeAlias = dict[Micros, Tally]
 _place = attrgetter("event_time", "sequence", "trade_id")
 _beginning = attrgetter("earliest", "first_sequence")
 
+_CHAINS = 8
+"""So many are looked at for a record's place: streams that overlap are few."""
+
 
 def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Timeframe, Series]:
     """Return what the trades of one market, each given once, in any order, add up to in each interval of each timeframe.
@@ -39,30 +42,51 @@ def fold_records(
     records: Iterable[Sequence[Trade]], contract: Contract | None
 ) -> dict[Timeframe, Series]:
     """As `fold_trades`, of the trades of some records; quicker where they are packed and follow each other."""
-    parts = list(records)
+    blocks: list[TradeBlock] = []
+    others: list[Trade] = []
+    inverse = contract is not None and contract.inverse
+    for record in records:
+        if isinstance(record, PackedTrades) and not inverse:
+            blocks.append(record.block.in_order())
+        else:
+            others.extend(record)
     with exactly():
-        blocks = _following(parts)
-        if blocks is None or (contract is not None and contract.inverse):
-            return roll_up(fold_seconds(chain.from_iterable(parts), contract))
-        seconds = tallies_of(blocks)
+        parts = [tallies_of(chain) for chain in _chains(blocks)]
         if contract is not None:
             # What is multiplied by the same number may as well be added up before.
-            seconds = {at: _times(tally, contract.size) for at, tally in seconds.items()}
-        return roll_up(seconds)
+            parts = [
+                {at: _times(tally, contract.size) for at, tally in part.items()} for part in parts
+            ]
+        if others or not parts:
+            parts.append(fold_seconds(others, contract))
+        return roll_up(_together(parts))
 
 
-def _following(parts: Sequence[Sequence[Trade]]) -> list[TradeBlock] | None:
-    """Return the records' blocks in order of time; None if one isn't packed, or not all trades come one after the other."""
-    blocks: list[TradeBlock] = []
-    for part in parts:
-        if not isinstance(part, PackedTrades) or not part.block.ordered:
-            return None
-        blocks.append(part.block)
+def _chains(blocks: list[TradeBlock]) -> list[list[TradeBlock]]:
+    """Return the blocks, ordered in themselves, as chains in each of which one follows the other; mostly that is one."""
+    chains: list[list[TradeBlock]] = []
     blocks.sort(key=_beginning)
-    for before, after in pairwise(blocks):
-        if (before.latest, before.last_sequence) >= (after.earliest, after.first_sequence):
-            return None
-    return blocks
+    for block in blocks:
+        for chain in chains[-_CHAINS:]:
+            last = chain[-1]
+            if (last.latest, last.last_sequence) < (block.earliest, block.first_sequence):
+                chain.append(block)
+                break
+        else:
+            chains.append([block])
+    return chains
+
+
+def _together(parts: Sequence[Series]) -> Series:
+    """Return one series of several, in order of time; within `exactly()`."""
+    if len(parts) == 1:
+        return parts[0]
+    series: Series = {}
+    for part in parts:
+        for open_time, tally in part.items():
+            before = series.get(open_time)
+            series[open_time] = tally if before is None else merge(before, tally)
+    return dict(sorted(series.items()))
 
 
 def _times(tally: Tally, size: Decimal) -> Tally:

@@ -68,6 +68,29 @@ def identities(trades: Sequence[Trade]) -> list[tuple[Micros, str]]:
     return [(trade.event_time, trade.trade_id) for trade in trades]
 
 
+def meet(
+    trades: Sequence[Trade], number: int, first: dict[bytes, int]
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the places of trades whose identity `first` didn't have, and of the others, each with what `first` said of it.
+
+    `first` has by identity where the first was: its place, plus 1,024 times its record's number. What it didn't have is
+    added, of the record `number`.
+    """
+    if isinstance(trades, PackedTrades):
+        return trades.block.meet(number, first)
+    new: list[int] = []
+    again: list[tuple[int, int]] = []
+    for place, trade in enumerate(trades):
+        key = trade.event_time.to_bytes(8, "little", signed=True) + trade.trade_id.encode()
+        here = number * 1024 + place
+        known = first.setdefault(key, here)
+        if known == here:
+            new.append(place)
+        else:
+            again.append((place, known))
+    return new, again
+
+
 def selected(trades: Sequence[Trade], places: list[int]) -> Sequence[Trade]:
     """Return the trades at `places`, ascending and at least one."""
     if len(places) == len(trades):

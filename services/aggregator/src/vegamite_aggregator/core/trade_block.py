@@ -76,7 +76,11 @@ class TradeBlock:
                 same = at
                 latest = max(latest, event_time)
             elif event_time == last_time:
-                if sequence <= last_sequence or self._has_id(same, at):
+                if (
+                    sequence < last_sequence
+                    or (sequence == last_sequence and self._id(at) < self._id(at - ENTRY))
+                    or self._has_id(same, at)
+                ):
                     ordered = False
             else:
                 ordered = False
@@ -140,6 +144,42 @@ class TradeBlock:
             found.append((read_i64_le(entries, at), self.id_at(at)))
             at += ENTRY
         return found
+
+    def meet(self, number: int, first: dict[bytes, int]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the places of trades that `first` didn't have, and of the others, each with what `first` said of it.
+
+        `first` has by identity (`identity_key`) the place of a trade, plus 1,024 times the number of its record; here
+        `number`. What it didn't have is added.
+        """
+        entries = self.entries
+        new: list[int] = []
+        again: list[tuple[int, int]] = []
+        place = 0
+        at: i64 = 0
+        while place < self.count:
+            key = entries[at : at + 8] + self._id(at)
+            known = first.get(key)
+            if known is None:
+                first[key] = number * 1024 + place
+                new.append(place)
+            else:
+                again.append((place, known))
+            place += 1
+            at += ENTRY
+        return new, again
+
+    def in_order(self) -> "TradeBlock":
+        """Return the same trades in the market's total order."""
+        if self.ordered:
+            return self
+        places: list[tuple[int, int, bytes, int]] = []
+        at: i64 = 0
+        for place in range(self.count):
+            sequence: int = read_i64_le(self.entries, at + 8)
+            places.append((read_i64_le(self.entries, at), sequence, self._id(at), place))
+            at += ENTRY
+        places.sort()
+        return self.selected([place for _, _, _, place in places])
 
     def identity(self, place: int) -> tuple[int, str]:
         """Return the (event_time, trade_id) of the trade at `place`."""
