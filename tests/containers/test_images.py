@@ -71,6 +71,12 @@ def test_it_runs_the_service_alone_as_a_numeric_user(
     assert set(config["ExposedPorts"]) == ports
 
 
+def test_the_aggregators_core_is_compiled(shell: Callable[[str], str], service: str) -> None:
+    if service == "aggregator":
+        line = "from vegamite_aggregator.core.trade_block import COMPILED; print(COMPILED)"
+        assert shell(f"python -c '{line}'") == "True"
+
+
 def test_nothing_is_in_it_that_installs_or_tests(shell: Callable[[str], str]) -> None:
     assert shell("command -v pip pip3 || true") == ""
     assert shell("python -c 'import pip' 2>&1 | tail -1").startswith("ModuleNotFoundError")

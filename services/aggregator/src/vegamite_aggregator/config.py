@@ -85,10 +85,10 @@ class AggregatorSection(ServiceSection):
     group: str = Field(default="vegamite-aggregator", min_length=1, max_length=200)
     """Kafka consumer group whose members share the partitions."""
 
-    batch_max_records: int = Field(default=2_000, ge=1, le=10_000)
+    batch_max_records: int = Field(default=4_000, ge=1, le=10_000)
     """Most records of one poll, and so of one transaction."""
 
-    batch_max_bytes: int = Field(default=2_000_000, ge=10_000)
+    batch_max_bytes: int = Field(default=4_000_000, ge=10_000)
     """Bytes of records that one transaction takes, or one record; other partitions wait while they are folded."""
 
     queue_max_bytes: int = Field(default=16_000_000, ge=1_000_000)

@@ -35,7 +35,7 @@ COPY_FROM = 200
 FEW = 10
 """Where one in so many trades, or less, may be stored already, they are looked for before the others are copied."""
 
-PORTION = 2_000
+PORTION = 1_000
 """About so many rows are sent at once."""
 
 COLUMNS = (

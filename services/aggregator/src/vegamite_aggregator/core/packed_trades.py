@@ -33,6 +33,11 @@ class PackedTrades(Sequence[Trade]):
         return [self.block.trade(each) for each in places]
 
 
+def unpacked(trades: Sequence[Trade]) -> int:
+    """Return how many of the trades are objects of their own."""
+    return 0 if isinstance(trades, PackedTrades) else len(trades)
+
+
 def earliest(trades: Sequence[Trade]) -> Micros:
     """Return the least event time of one or more trades."""
     if isinstance(trades, PackedTrades):

@@ -33,6 +33,9 @@ from vegamite_common.runtime.metrics import tell_build
 
 log = structlog.get_logger(__name__)
 
+POLL_RECORDS = 500
+"""Most records of one poll: to unpack them takes some milliseconds, in which nothing else is done."""
+
 POLL_SECONDS = 0.5
 """How long a poll waits for records; well below the age at which a look at the log's end is too old."""
 
@@ -167,7 +170,8 @@ class AggregatorService:
             self.health.beat()
             try:
                 fetched = await member.poll(
-                    max_records=self._section.batch_max_records, timeout=POLL_SECONDS
+                    max_records=min(POLL_RECORDS, self._section.batch_max_records),
+                    timeout=POLL_SECONDS,
                 )
             except OffsetOutOfRangeError as error:
                 await member.forget([error.partition])
@@ -184,6 +188,8 @@ class AggregatorService:
                 worker = self._workers.get(item.partition)
                 if worker is not None and not worker.offer(item):
                     await member.forget([item.partition])
+            # What is buffered already comes without a pause, and whoever feeds the database needs one.
+            await asyncio.sleep(0)
 
     async def _follow_assignment(self, member: Member, group: asyncio.TaskGroup) -> None:
         """Have a worker for each assigned partition; while the group is changing, those there are go on."""

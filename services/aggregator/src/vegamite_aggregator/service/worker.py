@@ -22,10 +22,11 @@ from vegamite_aggregator.core.discontinuity import discontinuity
 from vegamite_aggregator.core.facts import Intake, RefusedRecord, without_stored
 from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.job_name import mistaken
-from vegamite_aggregator.core.packed_trades import earliest, event_times, latest
+from vegamite_aggregator.core.packed_trades import earliest, event_times, latest, unpacked
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import PartitionState, due
 from vegamite_aggregator.core.timing import Timing, log_time
+from vegamite_aggregator.core.trade_block import COMPILED
 from vegamite_aggregator.metrics import (
     DISCONTINUITIES,
     EVICTIONS,
@@ -57,11 +58,13 @@ REFRESH_SOON_SECONDS = 2.0
 
 LAST_PUBLISH_SECONDS = 2.0
 
-HEAVY_BYTES = 50_000
-"""A batch of so many bytes keeps the core busy for some milliseconds."""
-
-HEAVY_CANDLES = 200
-"""So do so many loaded candles."""
+# What keeps the core busy for some milliseconds. It isn't less on purpose: two threads take turns under the interpreter's
+# lock, so that whoever feeds the database waits for it at each turn.
+HEAVY_BYTES = 4_000_000 if COMPILED else 50_000
+HEAVY_TRADES = 1_000
+"""Of trades that didn't stay packed."""
+HEAVY_CANDLES = 1_000
+"""Of candles that were read back."""
 
 T = TypeVar("T")
 
@@ -284,6 +287,7 @@ class Worker:
         """Take one step; return whether it proved that store and fence work, or that they have nothing to do."""
         heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
         intake = await self._read(state, messages, heavy=heavy)
+        heavy = sum(unpacked(batch.trades) for batch in intake.trades) > HEAVY_TRADES
         if intake.held is not None and intake.next_offset == state.next_offset:
             raise _HeldError(intake.held, self._options.letter_limit)
         past = self._log_time(intake)

@@ -23,6 +23,9 @@ from vegamite_common.bus.port import (
 )
 from vegamite_common.domain.time import Micros
 
+_SHARES = 16
+"""A partition brings at most this part of a fetch, or one batch: in a backlog all of them shall have something to do."""
+
 _FETCH_WAIT_MS = 200
 _STUCK_REQUESTS = 3
 """After so many times a request's time limit without a record that is there, the client is replaced."""
@@ -216,7 +219,7 @@ class KafkaReader:
             enable_auto_commit=False,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             fetch_max_bytes=fetch_max_bytes,
-            max_partition_fetch_bytes=fetch_max_bytes,
+            max_partition_fetch_bytes=max(1, fetch_max_bytes // _SHARES),
         )
 
     async def _start_consumer(self) -> None:

@@ -37,6 +37,8 @@ SCHEMA = (
         ADD COLUMN restores_to timestamptz,
         ADD COLUMN expired bigint NOT NULL DEFAULT 0
     """,
+    # What waits there is gone a moment later: to compress it is to no avail.
+    "ALTER TABLE outbox ALTER COLUMN value SET STORAGE EXTERNAL",
     # A partition's owner begins with the gaps that aren't filled: few, among all that ever were.
     "CREATE INDEX gap_unresolved ON gap (market_key, from_time) WHERE state <> 'filled'",
     # How many records the partition has set apart as dead letters since then: so many are allowed in an hour.
