@@ -68,11 +68,23 @@ $(INSTALLED): $(RUNTIME) VERSION $(MEMBERS:%=%/pyproject.toml)
 	@$(PIP_INSTALL) --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
-# The aggregator's hot module as machine code (decision 14). Without a compiler its source runs, to the same candles.
-$(CORE): $(CORE_SOURCES) $(TOOLS) | $(INSTALLED)
-	@echo "compiling the aggregator's core"
-	@$(BIN)/python services/aggregator/compile_core.py || echo 'it runs interpreted: several times as slow' >&2
-	@touch $@
+# The aggregator's hot modules as machine code (decision 14). Without a compiler their sources run, to the same candles; and what
+# was compiled of other sources, or for another runtime library, must not.
+.PHONY: fresh-core
+fresh-core:
+	@for source in $(CORE_SOURCES) $(RUNTIME); do \
+	  if [ ! -e $(CORE) ] || [ "$$source" -nt $(CORE) ]; then \
+	    find services/aggregator/src -name '*.so' -delete; rm -f $(CORE); \
+	  fi; \
+	done
+
+$(CORE): $(CORE_SOURCES) $(RUNTIME) | $(TOOLS) $(INSTALLED)
+	@find services/aggregator/src -name '*.so' -delete
+	@if $(BIN)/python services/aggregator/compile_core.py --check; then \
+	  echo "compiling the aggregator's core"; $(BIN)/python services/aggregator/compile_core.py && touch $@; \
+	else \
+	  echo "so the aggregator's core runs interpreted: several times as slow" >&2; \
+	fi
 
 .PHONY: page
 page: $(PAGE) ## Build the chart page (the system's Node, else one from a package)
@@ -102,7 +114,7 @@ $(PAGE): $(NODE_MODULES) $(PAGE_SOURCES)
 
 .PHONY: run
 run: ## Run all of vegamite here: the chart opens at http://127.0.0.1:8000 (ARGS="--port 8080")
-	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
+	@$(MAKE) --silent --jobs=2 fresh-core $(INSTALLED) $(PAGE)
 	@exec $(BIN)/vegamite run $(ARGS)
 
 # --- checking -------------------------------------------------------------------------------------
@@ -136,7 +148,7 @@ charts: install ## Check the charts: lint, render by two Helms, schemas, laws (P
 
 .PHONY: smoke
 smoke: ## Start vegamite as a user has it, look at the demo market, stop it
-	@$(MAKE) --silent --jobs=2 $(INSTALLED) $(PAGE)
+	@$(MAKE) --silent --jobs=2 fresh-core $(INSTALLED) $(PAGE)
 	@$(BIN)/python .ci/smoke.py
 
 .PHONY: services
@@ -223,6 +235,7 @@ dev-down: ## Stop what `make dev` started; its data stays (ARGS=--volumes drops 
 build: install $(PAGE) ## Build a wheel of every member into dist/, and check what is inside
 	rm -rf dist
 	for member in $(MEMBERS); do $(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist $$member; done
+	VEGAMITE_WHEEL=pure $(BIN)/python -m build --quiet --wheel --no-isolation --outdir dist services/aggregator
 	$(BIN)/python -m pytest -q tests/repo/test_wheels.py
 	@ls -l dist
 
@@ -304,4 +317,5 @@ kind-down: ## End the cluster of make kind
 clean: ## Remove everything that was made here (not the data of instances)
 	rm -rf $(VENV) dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 	  $(WEB)/node_modules $(dir $(PAGE)) test-results
+	find services/aggregator/src -name '*.so' -delete
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -3,8 +3,8 @@
 Usage: python vegamite_fold.py BOOTSTRAP TOPIC FORMAT TRADES
 
 FORMAT is `line`, a JSON document a trade, or `burst`, our wire format. One process, one thread: the services' own reader
-(aiokafka's `getmany` below it), msgspec, and the aggregator's own fold (`core/fold.py`) of some 20,000 trades at a time,
-market by market, merged into the candles of all 16 timeframes so far. Prices, amounts and every sum are decimals; what no
+(aiokafka's `getmany` below it), msgspec or the core's own reader of our format, and the aggregator's own fold (`core/fold.py`) of some
+20,000 trades at a time, market by market, merged into the candles of all 16 timeframes so far. Prices, amounts and every sum are decimals; what no
 trade can have is refused, as in the service. It tells of each finished candle of a minute, and of all timeframes at the end
 of its trades.
 """
@@ -20,15 +20,17 @@ import msgspec
 import progress
 import uvloop
 
-from vegamite_aggregator.core.fold import Series, fold_trades
+from vegamite_aggregator.core.block_reader import read_block
+from vegamite_aggregator.core.fold import Series, fold_records
+from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.tally import Tally, exactly, merge, merge_all
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import Message
+from vegamite_common.domain.market import Market
 from vegamite_common.domain.number import FINEST, ZERO, at_finest, format_decimal
 from vegamite_common.domain.time import EARLIEST, LATEST_EVENT
 from vegamite_common.domain.timeframe import Timeframe
 from vegamite_common.domain.trade import MAX_TRADE_ID_BYTES, TakerSide, Trade
-from vegamite_common.messages.trades import TradesRecord, decode_trades
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 
@@ -39,8 +41,8 @@ FOLD_TRADES = 20_000
 """So many trades are folded together, or what there is when no more come."""
 
 
-Trades: TypeAlias = dict[str, list[Any]]
-"""Trades by their market, not folded yet: `Trade`, or what has all that it has."""
+Trades: TypeAlias = dict[str, list[Sequence[Any]]]
+"""Trades by their market, some at a time, not folded yet: packed, `Trade`, or what has all that it has."""
 
 _PRICE, _AMOUNT, _ID = attrgetter("price"), attrgetter("amount"), attrgetter("trade_id")
 
@@ -74,9 +76,9 @@ class Candles:
         self.markets: dict[str, dict[Timeframe, Series]] = {}
         self._newest: dict[str, int] = {}
 
-    def add(self, market: str, trades: Iterable[Trade]) -> None:
+    def add(self, market: str, records: Iterable[Sequence[Trade]]) -> None:
         """Fold more trades of a market, and tell of the minutes that are over."""
-        folded = fold_trades(trades, None)
+        folded = fold_records(records, None)
         known = self.markets.get(market)
         if known is None:
             self.markets[market] = folded
@@ -122,12 +124,15 @@ def take_lines(records: Sequence[Message], trades: Trades) -> int:
     lines = [decode(record.value) for record in records]
     if lines:
         check(lines)
+    by_market: dict[str, list[Line]] = {}
     for line in lines:
-        known = trades.get(line.market)
+        known = by_market.get(line.market)
         if known is None:
-            trades[line.market] = [line]
+            by_market[line.market] = [line]
         else:
             known.append(line)
+    for market, some in by_market.items():
+        trades.setdefault(market, []).append(some)
     return len(lines)
 
 
@@ -135,10 +140,11 @@ def take_bursts(records: Sequence[Message], trades: Trades) -> int:
     """Sort the trades of records of our wire format by their market; return how many there were."""
     count = 0
     for record in records:
-        decoded = decode_trades(record.value)
-        assert isinstance(decoded, TradesRecord)
-        trades.setdefault(decoded.market.key, []).extend(decoded.trades)
-        count += len(decoded.trades)
+        packed = read_block(record.value)
+        assert packed is not None
+        market = Market(packed.exchange, packed.symbol)
+        trades.setdefault(market.key, []).append(PackedTrades(packed.trades))
+        count += packed.trades.count
     return count
 
 

@@ -1,5 +1,9 @@
-"""What the wheel has besides the sources: the modules that `compile_core.py` compiled, if it did."""
+"""What the wheel has besides the sources: the modules that `compile_core.py` compiled, if it did.
 
+With VEGAMITE_WHEEL=pure in the environment it has none: that wheel is for every Python and every machine.
+"""
+
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ class CompiledCore(BuildHookInterface[Any]):
         """Add what is there; an editable install finds it in the sources themselves."""
         sources = Path(self.root) / "src"
         compiled = sorted(sources.rglob("*.so"))
-        if version == "editable" or not compiled:
+        pure = os.environ.get("VEGAMITE_WHEEL") == "pure"
+        if version == "editable" or pure or not compiled:
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

@@ -2,8 +2,10 @@
 
 import configparser
 import importlib.metadata
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,19 @@ def test_wheels_say_version_and_licence(installed: Path, repository: Path) -> No
     for distribution in distributions:
         assert distribution.version == (repository / "VERSION").read_text().strip()
         assert distribution.metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_a_pure_wheel_of_the_aggregator_is_for_every_machine(
+    members: dict[str, Path], tmp_path: Path
+) -> None:
+    build = [sys.executable, "-m", "build", "--quiet", "--wheel", "--no-isolation"]
+    subprocess.run(
+        [*build, "--outdir", str(tmp_path), str(members["vegamite_aggregator"])],
+        check=True,
+        env=os.environ | {"VEGAMITE_WHEEL": "pure"},
+    )
+
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as contents:
+        assert [name for name in contents.namelist() if name.endswith(".so")] == []

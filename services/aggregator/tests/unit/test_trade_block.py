@@ -131,6 +131,10 @@ def short(value: TradesRecord) -> PackedTrades:
 def test_what_runs_here_is_compiled() -> None:
     assert trade_block.COMPILED, "`make install` compiles it, given a C compiler"
     assert not INTERPRETED.COMPILED
+    for module in (trade_block, block_reader, block_fold):
+        library = Path(str(module.__file__))
+        source = library.with_name(f"{library.name.partition('.')[0]}.py")
+        assert source.stat().st_mtime <= library.stat().st_mtime, "`make install` compiles it anew"
 
 
 @both
@@ -244,7 +248,7 @@ def test_order_is_told_only_where_it_is_so(module: Any, record: TradesRecord) ->
     if taken is None:
         return
     some = record.trades
-    places = [(trade.event_time, trade.sequence) for trade in some]
+    places = [(trade.event_time, trade.sequence, trade.trade_id) for trade in some]
     ascending = all(one < other for one, other in itertools.pairwise(places))
     distinct = len({(trade.event_time, trade.trade_id) for trade in some}) == len(some)
     assert taken.trades.ordered == (ascending and distinct)

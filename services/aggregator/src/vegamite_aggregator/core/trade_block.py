@@ -62,7 +62,7 @@ class TradeBlock:
         ordered = True
         last_time: i64 = 0
         last_sequence: i64 = 0
-        same: i64 = 0
+        ids: set[bytes] | None = None  # of a run of trades of one instant
         at: i64 = 0
         while at < end:
             event_time = read_i64_le(entries, at)
@@ -73,19 +73,24 @@ class TradeBlock:
             if (small >> 5) & 31 > amount_decimals:
                 amount_decimals = (small >> 5) & 31
             if event_time > last_time:
-                same = at
+                ids = None
                 latest = max(latest, event_time)
             elif event_time == last_time:
+                trade_id = self._id(at)
+                before = self._id(at - ENTRY)
+                if ids is None:
+                    ids = {before}
                 if (
                     sequence < last_sequence
-                    or (sequence == last_sequence and self._id(at) < self._id(at - ENTRY))
-                    or self._has_id(same, at)
+                    or (sequence == last_sequence and trade_id < before)
+                    or trade_id in ids
                 ):
                     ordered = False
+                ids.add(trade_id)
             else:
+                ids = None
                 ordered = False
                 earliest = min(earliest, event_time)
-                same = at
             last_time = event_time
             last_sequence = sequence
             at += ENTRY
@@ -96,16 +101,6 @@ class TradeBlock:
         self.ordered = ordered
         self.price_decimals = price_decimals
         self.amount_decimals = amount_decimals
-
-    def _has_id(self, begin: i64, end: i64) -> bool:
-        """Whether an entry of [begin, end) has the id of the one at `end`."""
-        trade_id = self._id(end)
-        at = begin
-        while at < end:
-            if self._id(at) == trade_id:
-                return True
-            at += ENTRY
-        return False
 
     def _id(self, at: i64) -> bytes:
         place = read_i64_le(self.entries, at + ID)

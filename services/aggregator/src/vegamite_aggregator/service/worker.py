@@ -44,7 +44,7 @@ from vegamite_aggregator.service.report import Reporter
 from vegamite_common.bus.partition import partition_for
 from vegamite_common.bus.port import BusError, Fetched, Message, Reader
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.time import DAY, Micros
+from vegamite_common.domain.time import DAY, SECOND, Micros
 from vegamite_common.runtime.backoff import Backoff
 from vegamite_common.runtime.clock import Clock
 
@@ -61,10 +61,10 @@ LAST_PUBLISH_SECONDS = 2.0
 # What keeps the core busy for some milliseconds. It isn't less on purpose: two threads take turns under the interpreter's
 # lock, so that whoever feeds the database waits for it at each turn.
 HEAVY_BYTES = 4_000_000 if COMPILED else 50_000
-HEAVY_TRADES = 1_000
-"""Of trades that didn't stay packed."""
+HEAVY_PARTS = 1_000
+"""Of seconds to fold, and of trades that have to be taken one by one."""
 HEAVY_CANDLES = 1_000
-"""Of candles that were read back."""
+"""Of candles that change, or were read back."""
 
 T = TypeVar("T")
 
@@ -287,7 +287,6 @@ class Worker:
         """Take one step; return whether it proved that store and fence work, or that they have nothing to do."""
         heavy = sum(len(message.value) for message in messages) > HEAVY_BYTES
         intake = await self._read(state, messages, heavy=heavy)
-        heavy = sum(unpacked(batch.trades) for batch in intake.trades) > HEAVY_TRADES
         if intake.held is not None and intake.next_offset == state.next_offset:
             raise _HeldError(intake.held, self._options.letter_limit)
         past = self._log_time(intake)
@@ -307,14 +306,14 @@ class Worker:
                     log_time=past,
                     timing=self._timing,
                 ),
-                heavy=heavy,
+                heavy=_parts(state, intake) > HEAVY_PARTS,
             )
             loaded = Loaded() if plan.wants.empty else await step.load(plan.wants)
             state.admit(plan.wants, loaded)
-            heavy = heavy or loaded.count > HEAVY_CANDLES
             now = self._clock.now()
             changes = await self._computed(
-                lambda: decide(state, plan, loaded, now=now), heavy=heavy
+                lambda: decide(state, plan, loaded, now=now),
+                heavy=loaded.count + sum(map(len, plan.deltas.values())) > HEAVY_CANDLES,
             )
             if changes.changed:
                 await step.write(changes)
@@ -424,6 +423,19 @@ def _instants(intake: Intake) -> Iterator[Micros]:
         yield first
         if first // DAY != last // DAY:
             yield from event_times(batch.trades)
+
+
+def _parts(state: PartitionState, intake: Intake) -> int:
+    """Return about how many seconds and single trades a fold has to do with; an inverse contract rounds trade by trade."""
+    parts = 0
+    for batch in intake.trades:
+        contract = state.markets[batch.market].contract
+        if unpacked(batch.trades) or (contract is not None and contract.inverse):
+            parts += len(batch.trades)
+        else:
+            seconds = (latest(batch.trades) - earliest(batch.trades)) // SECOND + 1
+            parts += min(seconds, len(batch.trades))
+    return parts
 
 
 def _lacks(state: PartitionState, market: Market) -> bool:
