@@ -3,6 +3,7 @@
 Arguments: the file of the shared words, the mutation or `-`, then the aggregator's own.
 """
 
+import asyncio
 import functools
 import sys
 from collections.abc import AsyncIterable, AsyncIterator
@@ -18,6 +19,9 @@ from tests.chaos.mutation import MUTATIONS, replace
 from vegamite_aggregator.__main__ import main
 from vegamite_common.bus.kafka.member import KafkaMember
 from vegamite_common.bus.kafka.producer import KafkaProducer
+
+LONGEST_HEADER = 64
+"""Of a COPY, in bytes: the binary format begins with one, in a portion of its own."""
 
 
 def tell_phases(control: Control) -> None:
@@ -51,14 +55,18 @@ def tell_phases(control: Control) -> None:
 
 
 def _in_the_middle(control: Control, copy: Any) -> Any:
-    """An order for the middle of a COPY is carried out when half of its first portion has been sent."""
+    """An order for the middle of a COPY is carried out when half of its first portion of rows has been sent."""
 
     async def halved(source: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         first = True
         async for portion in source:
-            if first:
+            if first and len(portion) > LONGEST_HEADER:
                 first = False
                 yield portion[: len(portion) // 2]
+                for _ in range(
+                    3
+                ):  # what was written leaves the process at the end of a turn of the loop
+                    await asyncio.sleep(0)
                 control.reach("copy", "midway")
                 portion = portion[len(portion) // 2 :]
             yield portion
