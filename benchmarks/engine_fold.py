@@ -28,7 +28,7 @@ from vegamite_aggregator.core.candle_cache import FOREVER, NEVER
 from vegamite_aggregator.core.decision import decide
 from vegamite_aggregator.core.demand import Loaded
 from vegamite_aggregator.core.facts import Intake
-from vegamite_aggregator.core.fold import fold_trades
+from vegamite_aggregator.core.fold import fold_records
 from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.plan import prepare
 from vegamite_aggregator.core.state import MarketState, PartitionState
@@ -140,7 +140,7 @@ def measure_fold(load: Load) -> float:
     began = time.process_time()
     for trades in load.trades.values():
         for start in range(0, len(trades), share):
-            fold_trades(trades[start : start + share], None)
+            fold_records([trades[start : start + share]], None)
     return load.count / (time.process_time() - began)
 
 

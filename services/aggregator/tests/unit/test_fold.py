@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vegamite_aggregator.core.fold import Series, TradeFold, fold_trades, roll_series
+from vegamite_aggregator.core.fold import Series, TradeFold, fold_records, roll_series
 from vegamite_aggregator.core.tally import (
     Standing,
     Tally,
@@ -85,7 +85,7 @@ def test_every_timeframe_equals_the_plain_fold_of_its_trades(
     fold_plainly: Callable[..., Any],
     numbers_of: Callable[..., Any],
 ) -> None:
-    folded = numbers(fold_trades(trades, contract), numbers_of)
+    folded = numbers(fold_records([trades], contract), numbers_of)
 
     assert folded == fold_plainly(trades, contract)
 
@@ -97,13 +97,13 @@ def test_any_order_and_any_batches_give_the_same_candles_to_the_last_digit(
     data: st.DataObject,
     numbers_of: Callable[..., Any],
 ) -> None:
-    expected = numbers(fold_trades(trades, contract), numbers_of)
+    expected = numbers(fold_records([trades], contract), numbers_of)
     shuffled = data.draw(st.permutations(trades))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(trades)), max_size=4)))
     bounds = [0, *cuts, len(trades)]
     batches = [shuffled[start:end] for start, end in itertools.pairwise(bounds) if start < end]
 
-    parts = [fold_trades(batch, contract) for batch in data.draw(st.permutations(batches))]
+    parts = [fold_records([batch], contract) for batch in data.draw(st.permutations(batches))]
 
     assert numbers(merged(parts), numbers_of) == expected
 
@@ -128,13 +128,13 @@ def test_merge_is_associative_and_commutative(trades: list[Trade], data: st.Data
 
 def _total(trades: Sequence[Trade]) -> Tally:
     with exactly():
-        return merge_all(fold_trades(trades, None)[Timeframe.S1].values())
+        return merge_all(fold_records([trades], None)[Timeframe.S1].values())
 
 
 @given(trades=trade_lists())
 @settings(max_examples=40)
 def test_each_timeframe_is_the_merge_of_its_source_whatever_the_source(trades: list[Trade]) -> None:
-    folded = fold_trades(trades, None)
+    folded = fold_records([trades], None)
     with exactly():
         for timeframe, source in SOURCES.items():
             if source is not None:
@@ -152,13 +152,13 @@ def test_adding_portion_by_portion_totals_the_same(
     fold.add(trades[cut:])
     fold.add(trades[:cut])
 
-    assert fold.total() == fold_trades(trades, None)
+    assert fold.total() == fold_records([trades], None)
 
 
 @given(trades=trade_lists())
 def test_a_candle_gives_back_the_tally_it_was_made_of(trades: list[Trade]) -> None:
     with exactly():
-        for timeframe, series in fold_trades(trades, None).items():
+        for timeframe, series in fold_records([trades], None).items():
             for at, tally in series.items():
                 candle = candle_of(timeframe, at, tally, STANDING)
                 assert tally_of(candle) == tally
@@ -176,7 +176,7 @@ def test_open_and_close_follow_the_total_order_inside_one_instant(
         Trade(trade_id, sequence, START, prices[trade_id], Decimal(1))
         for trade_id, sequence in zip("abc", sequences, strict=True)
     ]
-    tally = fold_trades(trades, None)[Timeframe.S1][START]
+    tally = fold_records([trades], None)[Timeframe.S1][START]
 
     assert (tally.open, tally.close) == (prices[opens], prices[closes])
     assert (tally.first_trade_id, tally.last_trade_id) == (opens, closes)
@@ -184,7 +184,7 @@ def test_open_and_close_follow_the_total_order_inside_one_instant(
 
 def test_ids_of_one_instant_order_by_their_bytes_not_their_numbers() -> None:
     trades = [Trade(name, 0, START, Decimal(1), Decimal(1)) for name in ("9", "10", "é", "z")]
-    tally = fold_trades(trades, None)[Timeframe.S1][START]
+    tally = fold_records([trades], None)[Timeframe.S1][START]
 
     assert (tally.first_trade_id, tally.last_trade_id) == ("10", "é")
 
@@ -205,13 +205,13 @@ def test_long_candles_open_where_the_calendar_says(
 ) -> None:
     trade = Trade("1", 1, parse_time(at), Decimal(1), Decimal(1))
 
-    assert list(fold_trades([trade], None)[timeframe]) == [parse_time(opens)]
+    assert list(fold_records([[trade]], None)[timeframe]) == [parse_time(opens)]
 
 
 def test_a_contract_counts_base_and_quote_by_its_size() -> None:
     trade = Trade("1", 1, START, Decimal("3"), Decimal("10"), "buy")
-    linear = fold_trades([trade], Contract(Decimal("0.01")))[Timeframe.S1][START]
-    inverse = fold_trades([trade], Contract(Decimal(100), inverse=True))[Timeframe.S1][START]
+    linear = fold_records([[trade]], Contract(Decimal("0.01")))[Timeframe.S1][START]
+    inverse = fold_records([[trade]], Contract(Decimal(100), inverse=True))[Timeframe.S1][START]
 
     assert (linear.volume, linear.quote_volume) == (Decimal("0.1"), Decimal("0.3"))
     assert inverse.quote_volume == Decimal(1000)
@@ -224,7 +224,7 @@ def test_sums_of_the_widest_allowed_numbers_lose_no_digit() -> None:
         Trade("1", 1, START, wide, wide),
         Trade("2", 2, START, narrow, narrow),
     ]
-    tally = fold_trades(trades, None)[Timeframe.S1][START]
+    tally = fold_records([trades], None)[Timeframe.S1][START]
 
     with localcontext(prec=400):
         assert tally.quote_volume == wide * wide + narrow * narrow
@@ -242,7 +242,7 @@ def test_numbers_of_a_candle_are_canonical() -> None:
     ]
     with exactly():
         candle = candle_of(
-            Timeframe.S1, START, fold_trades(trades, None)[Timeframe.S1][START], STANDING
+            Timeframe.S1, START, fold_records([trades], None)[Timeframe.S1][START], STANDING
         )
 
     assert [str(candle.open), str(candle.high), str(candle.volume)] == ["100", "200", "1"]

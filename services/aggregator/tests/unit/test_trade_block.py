@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from vegamite_aggregator.core import block_fold, block_reader, trade_block
 from vegamite_aggregator.core import intake as intake_module
 from vegamite_aggregator.core.facts import Intake, TradeBatch, without_stored
-from vegamite_aggregator.core.fold import fold_records, fold_seconds, fold_trades
+from vegamite_aggregator.core.fold import fold_records, fold_seconds
 from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.state import PartitionState
@@ -320,7 +320,7 @@ def test_packed_records_fold_as_their_trades_do(
     if seed % 2:
         mine.sort(key=lambda trade: (trade.event_time, trade.sequence, trade.trade_id))
     packed = [short(record_of(part)) for part in (mine[:cut], mine[cut:]) if part]
-    assert fold_records(packed, contract) == fold_trades(mine, contract)
+    assert fold_records(packed, contract) == fold_records([mine], contract)
 
 
 @both

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from vegamite_aggregator.core.fold import fold_trades
+from vegamite_aggregator.core.fold import fold_records
 from vegamite_aggregator.core.verification import (
     LONG,
     SHORT,
@@ -59,7 +59,7 @@ def stored_of(trades: list[Trade], coverage: SpanSet = COVERED) -> Stored:
             )
             for at, tally in series.items()
         }
-        for timeframe, series in fold_trades(trades, None).items()
+        for timeframe, series in fold_records([trades], None).items()
     }
 
 
@@ -79,7 +79,7 @@ def compare(
         for trade in trades
         if max(wanted.from_time, wanted.trades_from) <= trade.event_time < wanted.to_time
     ]
-    seconds = fold_trades(inside, None)[Timeframe.S1] if inside else {}
+    seconds = fold_records([inside], None)[Timeframe.S1] if inside else {}
     found: list[Difference] = []
     given_until: dict[Timeframe, Micros] = {tf: wanted.read_from(tf) for tf in Timeframe}
     before = 0

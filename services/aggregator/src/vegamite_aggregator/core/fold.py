@@ -29,19 +29,14 @@ _CHAINS = 8
 """So many are looked at for a record's place: streams that overlap are few."""
 
 
-def fold_trades(trades: Iterable[Trade], contract: Contract | None) -> dict[Timeframe, Series]:
-    """Return what the trades of one market, each given once, in any order, add up to in each interval of each timeframe.
-
-    `contract` is the market's, None for spot, whose amounts are of the base currency itself.
-    """
-    with exactly():
-        return roll_up(fold_seconds(trades, contract))
-
-
 def fold_records(
     records: Iterable[Sequence[Trade]], contract: Contract | None
 ) -> dict[Timeframe, Series]:
-    """As `fold_trades`, of the trades of some records; quicker where they are packed and follow each other."""
+    """Return what the trades of one market, each given once, in any order, add up to in each interval of each timeframe.
+
+    They come record by record, and are added up quicker where they are packed and follow each other. `contract` is the
+    market's, None for spot, whose amounts are of the base currency itself.
+    """
     blocks: list[TradeBlock] = []
     others: list[Trade] = []
     inverse = contract is not None and contract.inverse
