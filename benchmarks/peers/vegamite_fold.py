@@ -3,18 +3,16 @@
 Usage: python vegamite_fold.py BOOTSTRAP TOPIC FORMAT TRADES
 
 FORMAT is `line`, a JSON document a trade, or `burst`, our wire format. One process, one thread: the services' own reader
-(aiokafka's `getmany` below it), msgspec or the core's own reader of our format, and the aggregator's own fold (`core/fold.py`) of some
-20,000 trades at a time, market by market, merged into the candles of all 16 timeframes so far. Prices, amounts and every sum are decimals; what no
-trade can have is refused, as in the service. It tells of each finished candle of a minute, and of all timeframes at the end
-of its trades.
+(aiokafka's `getmany` below it), the core's own way of packing trades that msgspec has read, or of reading our format, and the
+aggregator's own fold (`core/fold.py`) of some 20,000 trades at a time, market by market, merged into the candles of all 16
+timeframes so far. Every sum is exact, and what no trade can have is refused, as in the service. It tells of each finished
+candle of a minute, and of all timeframes at the end of its trades.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from itertools import repeat
-from operator import attrgetter
-from typing import Annotated, Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import progress
@@ -24,49 +22,30 @@ from vegamite_aggregator.core.block_reader import read_block
 from vegamite_aggregator.core.fold import Series, fold_records
 from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.tally import Tally, exactly, merge, merge_all
+from vegamite_aggregator.core.text_record import TextTrade, pack_trades
 from vegamite_common.bus.kafka import KafkaBus
 from vegamite_common.bus.port import Message
 from vegamite_common.domain.market import Market
-from vegamite_common.domain.number import FINEST, ZERO, at_finest, format_decimal
-from vegamite_common.domain.time import EARLIEST, LATEST_EVENT
+from vegamite_common.domain.number import format_decimal
 from vegamite_common.domain.timeframe import Timeframe
-from vegamite_common.domain.trade import MAX_TRADE_ID_BYTES, TakerSide, Trade
+from vegamite_common.domain.trade import Trade
 from vegamite_common.runtime.clock import SystemClock
 from vegamite_common.runtime.section import KafkaSection
 
-POLL_RECORDS = {"line": 1_000, "burst": 200}
+POLL_RECORDS = {"line": 2_000, "burst": 200}
 """Most records that the reader is asked for at once: no more than the processor's cache holds."""
 
 FOLD_TRADES = 20_000
 """So many trades are folded together, or what there is when no more come."""
 
-
-Trades: TypeAlias = dict[str, list[Sequence[Any]]]
-"""Trades by their market, some at a time, not folded yet: packed, `Trade`, or what has all that it has."""
-
-_PRICE, _AMOUNT, _ID = attrgetter("price"), attrgetter("amount"), attrgetter("trade_id")
+Trades: TypeAlias = dict[str, list[PackedTrades]]
+"""Trades by their market, not folded yet."""
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """A trade and its market, as the topic with a record a trade has it; with `check`, no other than a `Trade` can be."""
+class Line(TextTrade, frozen=True, gc=False, kw_only=True):
+    """A trade and its market, as the topic with a record a trade has it."""
 
-    trade_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TRADE_ID_BYTES // 4)]
-    sequence: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    event_time: Annotated[int, msgspec.Meta(ge=EARLIEST, lt=LATEST_EVENT)]
-    price: Decimal
-    amount: Decimal
     market: str
-    taker_side: TakerSide | None = None
-
-
-def check(trades: Sequence[Line]) -> None:
-    """Raise `ArithmeticError` or `ValueError` unless all prices, amounts and ids are such as trades can have."""
-    prices = map(at_finest, map(_PRICE, trades), repeat(FINEST))
-    amounts = map(at_finest, map(_AMOUNT, trades), repeat(FINEST))
-    if not (min(prices) > ZERO and min(amounts) > ZERO):
-        raise ValueError("a price or an amount is not above 0")
-    if "\x00" in "".join(map(_ID, trades)):
-        raise ValueError("a trade id has a character that can't be stored")
 
 
 class Candles:
@@ -76,7 +55,7 @@ class Candles:
         self.markets: dict[str, dict[Timeframe, Series]] = {}
         self._newest: dict[str, int] = {}
 
-    def add(self, market: str, records: Iterable[Sequence[Trade]]) -> None:
+    def add(self, market: str, records: Sequence[Sequence[Trade]]) -> None:
         """Fold more trades of a market, and tell of the minutes that are over."""
         folded = fold_records(records, None)
         known = self.markets.get(market)
@@ -121,19 +100,19 @@ def _tell(market: str, open_time: int, tally: Tally) -> None:
 def take_lines(records: Sequence[Message], trades: Trades) -> int:
     """Sort the trades of records of one trade each by their market; return how many there were."""
     decode = _LINES.decode
-    lines = [decode(record.value) for record in records]
-    if lines:
-        check(lines)
     by_market: dict[str, list[Line]] = {}
-    for line in lines:
+    for record in records:
+        line = decode(record.value)
         known = by_market.get(line.market)
         if known is None:
             by_market[line.market] = [line]
         else:
             known.append(line)
     for market, some in by_market.items():
-        trades.setdefault(market, []).append(some)
-    return len(lines)
+        block = pack_trades(some)
+        assert block is not None
+        trades.setdefault(market, []).append(PackedTrades(block))
+    return len(records)
 
 
 def take_bursts(records: Sequence[Message], trades: Trades) -> int:
@@ -168,7 +147,7 @@ async def main(bootstrap: str, topic: str, form: str, trades: int) -> None:
         waiting: Trades = {}
         count = 0
         while progressed.taken < trades:
-            fetched = await reader.poll(max_records=most, timeout=1.0)
+            fetched = await reader.poll(max_records=most, timeout=0.05)
             for each in fetched:
                 count += take(each.messages, waiting)
             if count >= FOLD_TRADES or not any(each.messages for each in fetched):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import random
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.tally import exactly
+from vegamite_aggregator.core.text_record import read_text
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.market import Contract, Market
 from vegamite_common.domain.time import SECOND, parse_time
@@ -141,7 +143,7 @@ def test_what_runs_here_is_compiled() -> None:
 @some_examples
 @given(record=records(plain_ids, plain_decimals))
 def test_a_plain_record_is_taken_as_it_is(module: Any, record: TradesRecord) -> None:
-    if any(abs(trade.sequence) >= 10**18 for trade in record.trades):
+    if any(trade.sequence == -(2**63) for trade in record.trades):
         return
     value = encode_trades(record)
     taken = module.read_block(value)
@@ -215,6 +217,112 @@ def test_what_is_no_plain_record_goes_the_long_way(module: Any, was: str, become
     changed = value.decode().replace(was, becomes, 1).encode()
     assert changed != value
     assert module.read_block(changed) is None
+
+
+def relaid(value: bytes, seed: int) -> bytes:
+    """Return the same document as another program would write it: with spaces, and fields in another order."""
+    chance = random.Random(seed)
+    document = json.loads(value)
+    if chance.random() < 0.5:
+        document["trades"] = [shuffled(trade, chance) for trade in document["trades"]]
+    if chance.random() < 0.5:
+        document = shuffled(document, chance)
+    indent = chance.choice([None, 1])
+    return json.dumps(document, indent=indent, ensure_ascii=chance.random() < 0.5).encode()
+
+
+def shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    return dict(chance.sample(list(fields.items()), len(fields)))
+
+
+@some_examples
+@given(record=records(plain_ids, plain_decimals), seed=st.integers(0, 2**32))
+def test_a_plain_record_in_another_layout_is_taken_as_well(record: TradesRecord, seed: int) -> None:
+    value = relaid(encode_trades(record), seed)
+    assert block_reader.read_block(value) is None
+    taken = read_text(value)
+    assert taken is not None
+    decoded = decode_trades(value)
+    assert isinstance(decoded, TradesRecord)
+    assert said(taken) == record == decoded
+    assert spelt(said(taken)) == spelt(decoded)
+
+
+@some_examples
+@given(
+    record=records(any_ids, any_decimals),
+    seed=st.integers(0, 2**32),
+    changes=st.integers(0, 3),
+)
+def test_another_layout_says_nothing_else_than_by_the_long_way(
+    record: TradesRecord, seed: int, changes: int
+) -> None:
+    value = bytearray(relaid(encode_trades(record), seed))
+    chance = random.Random(seed)
+    for _ in range(changes):
+        at = chance.randrange(len(value))
+        some = bytes(chance.choices(b'0123456789.-eE+"\\{}[],:x \x00\x1f\x7f\xc3', k=1))
+        value[at : at + chance.randrange(2)] = chance.choice([some, some, b""])
+    taken = read_text(bytes(value))
+    if taken is None:
+        return
+    decoded = decode_trades(bytes(value))
+    assert said(taken) == decoded
+    assert spelt(said(taken)) == spelt(decoded)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ('"v": 1', '"v": 2'),
+        ('"price": "10"', '"price": 10'),
+        ('"price": "10"', '"price": "1_0"'),
+        ('"price": "10"', '"price": " 10"'),
+        ('"price": "10"', '"price": "NaN"'),
+        ('"price": "10"', '"price": ""'),
+        ('"price": "10"', '"price": "0"'),
+        ('"price": "10"', '"price": "10\\"10"'),
+        ('"trade_id": "7"', '"trade_id": ""'),
+        ('"trade_id": "7"', '"trade_id": "7\\"8"'),
+        ('"trade_id": "7"', '"trade_id": "\\u0000"'),
+        ('"sequence": 7', f'"sequence": {2**63}'),
+        (f'"event_time": {NOON}', '"event_time": 1'),
+        (f'"event_time": {NOON}', f'"event_time": {2**70}'),
+        ('"taker_side": "buy"', '"taker_side": "buyer"'),
+        ('"origin": "live"', '"origin": "alive"'),
+        ('"exchange": "kraken"', '"exchange": "KRAKEN!"'),
+        ('"kind": "trades"', '"kind": "heartbeat"'),
+        ('"trades": [{', '"trades": [], "more": [{'),
+        ('"job": "a"', f'"job": "{"a" * 201}"'),
+    ],
+)
+def test_what_is_not_plain_in_another_layout_goes_the_long_way(was: str, becomes: str) -> None:
+    trade = Trade("7", 7, NOON, Decimal(10), Decimal(2), "buy")
+    value = json.dumps(json.loads(encode_trades(record_of([trade], job="a"))))
+    assert read_text(value.encode()) is not None
+    changed = value.replace(was, becomes, 1)
+    assert changed != value
+    assert read_text(changed.encode()) is None
+
+
+@both
+@some_examples
+@given(some=trades(plain_ids | any_ids, plain_decimals | any_decimals))
+def test_packed_field_by_field_they_are_the_trades(module: Any, some: tuple[Trade, ...]) -> None:
+    block = module.pack(
+        [trade.trade_id for trade in some],
+        [trade.sequence for trade in some],
+        [trade.event_time for trade in some],
+        [str(trade.price) for trade in some],
+        [str(trade.amount) for trade in some],
+        [trade.taker_side for trade in some],
+    )
+    if block is not None:
+        taken = tuple(block.trade(place) for place in range(block.count))
+        assert taken == some
+        assert [(str(t.price), str(t.amount)) for t in taken] == [
+            (str(t.price), str(t.amount)) for t in some
+        ]
 
 
 def record_of(some: Sequence[Trade], **more: Any) -> TradesRecord:
@@ -376,8 +484,12 @@ def loose(batches: Sequence[TradeBatch]) -> list[TradeBatch]:
 def test_a_batch_says_the_same_whichever_way_it_is_read(
     several: list[TradesRecord], odd: set[int], stored: set[tuple[Market, int, str]]
 ) -> None:
-    # A blank after a record sends it the long way.
+    # A blank after a record is no layout of ours, and a number of many digits goes the long way.
     values = [encode_trades(each) + b" " * (at in odd) for at, each in enumerate(several)]
+    values = [
+        value.replace(b'"amount":"1"', b'"amount":"1.%s"' % (b"0" * 20)) if at % 2 else value
+        for at, value in enumerate(values)
+    ]
     quick = read(values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake_module, "COMPILED", False)
@@ -386,3 +498,14 @@ def test_a_batch_says_the_same_whichever_way_it_is_read(
     kept = (loose(without_stored(each.trades, stored)) for each in (quick, slow))
     assert next(kept) == next(kept)
     assert replace(quick, trades=()) == replace(slow, trades=())
+
+
+def test_trades_stay_packed_in_whichever_layout_they_come() -> None:
+    trade = Trade("7", 2**63 - 1, NOON, Decimal(10), Decimal(2), "buy")
+    for value in (
+        encode_trades(record_of([trade])),
+        json.dumps(json.loads(encode_trades(record_of([trade])))).encode(),
+    ):
+        (batch,) = read([value]).trades
+        assert isinstance(batch.trades, PackedTrades)
+        assert list(batch.trades) == [trade]

@@ -80,7 +80,9 @@ async def open_pool(
     told = False
     while True:
         try:
-            return await asyncpg.create_pool(min_size=1, max_size=section.pool_size, **arguments)
+            return await asyncpg.create_pool(
+                min_size=1, max_size=section.pool_size, init=_meet_arrays, **arguments
+            )
         except _REFUSALS as error:
             raise StartError(f"PostgreSQL refused the connection: {error}") from None
         except ssl.SSLCertVerificationError as error:
@@ -96,6 +98,14 @@ async def open_pool(
                 log.warning("waiting for PostgreSQL", error=describe(error))
                 told = True
             await asyncio.sleep(backoff.next_delay())
+
+
+async def _meet_arrays(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Have the client ask once for all the arrays that statements take: it does for each new one, in the midst of the work."""
+    await connection.fetch(_ARRAYS, [], [], [], [], [])
+
+
+_ARRAYS = "SELECT $1::int[], $2::bigint[], $3::text[], $4::timestamptz[], $5::bytea[]"
 
 
 def _check_certificate_files(url: str) -> None:

@@ -1,8 +1,9 @@
 """Trades records as they mostly are, read in one pass over their bytes.
 
-`read_block` takes the very layout that `encode_trades` writes, of numbers with at most 18 digits and of plain ASCII; for
+`read_block` takes the very layout that `encode_trades` writes, of decimals with at most 18 digits and of plain ASCII; for
 anything else, right or wrong, it returns None, and `decode_trades` has the say. So there is one source of the rules, and
-this is a short cut through them: what it takes, `decode_trades` takes as well, to the same trades. Compiled with `trade_block`.
+this is a short cut through them: what it takes, `decode_trades` takes as well, to the same trades. `pack` is the same for trades
+whose document was read already. Compiled with `trade_block`.
 """
 
 from typing import Final
@@ -34,6 +35,8 @@ _COVERED: Final = b',"covered":['
 _MAX_DIGITS: Final[i64] = 18
 _MAX_DECIMALS: Final[i64] = 16  # so that they can be filled up to fours
 _NOTHING: Final[i64] = -1
+_TENTH: Final[i64] = (2**63 - 1) // 10
+_LAST_CODE: Final[i64] = 48 + (2**63 - 1) % 10
 
 
 class _Scan:
@@ -66,7 +69,7 @@ class _Scan:
         return self.at < self.size and self.data[self.at] == code
 
     def integer(self) -> bool:
-        """Read a number without sign, as JSON writes it, of at most 18 digits."""
+        """Read a number without sign, as JSON writes it, of 63 bits."""
         data = self.data
         size = self.size
         begin = at = self.at
@@ -75,7 +78,9 @@ class _Scan:
             code: i64 = data[at]
             if code < 48 or code > 57:
                 break
-            if at - begin == _MAX_DIGITS:
+            if at - begin >= _MAX_DIGITS and (
+                number > _TENTH or (number == _TENTH and code > _LAST_CODE)
+            ):
                 return False
             number = number * 10 + (code - 48)
             at += 1
@@ -206,6 +211,43 @@ def read_block(data: bytes) -> BlockRecord | None:
     record.job = job
     record.covered = covered
     return record
+
+
+def pack(
+    trade_ids: list[str],
+    sequences: list[int],
+    event_times: list[int],
+    prices: list[str],
+    amounts: list[str],
+    taker_sides: list[str | None],
+) -> TradeBlock | None:
+    """Return trades given field by field, numbers as text, as many of each and at least one; None for what isn't plain.
+
+    A sequence fits 64 bits, and a taker side is one.
+    """
+    ids = _Scan(('"'.join(trade_ids) + '"').encode())
+    price = _Scan(('"'.join(prices) + '"').encode())
+    amount = _Scan(('"'.join(amounts) + '"').encode())
+    entries = BytesWriter()
+    for sequence, event_time, side in zip(sequences, event_times, taker_sides, strict=True):
+        if not (ids.text(MAX_TRADE_ID_BYTES) and price.decimal() and amount.decimal()):
+            return None
+        if event_time < EARLIEST or event_time >= LATEST_EVENT:
+            return None
+        small = price.decimals + amount.decimals * 32
+        if side is not None:
+            small += 1024 * (BUY if side == "buy" else SELL)
+        write_i64_le(entries, event_time)
+        write_i64_le(entries, sequence)
+        write_i64_le(entries, price.number)
+        write_i64_le(entries, amount.number)
+        write_i64_le(entries, small)
+        write_i64_le(entries, ids.number * 256 + (ids.at - ids.number))
+        ids.at += 1
+    # A quotation mark inside a text would have been taken for its end.
+    if ids.at < ids.size or price.at < price.size or amount.at < amount.size:
+        return None
+    return TradeBlock(ids.data, entries.getvalue())
 
 
 def _read_trades(scan: _Scan) -> bytes | None:

@@ -37,6 +37,7 @@ from vegamite_aggregator.core.packed_trades import (
 )
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.storable import require_storable
+from vegamite_aggregator.core.text_record import read_text
 from vegamite_aggregator.core.timing import Timing
 from vegamite_aggregator.core.trade_block import COMPILED
 from vegamite_common.domain.market import Market
@@ -214,8 +215,8 @@ class _Reading:
             self.full = isinstance(decoded, Rebuild)
 
     def _take_packed(self, record: LogRecord) -> bool:
-        """Take a trades record that is written in the plainest way; else False, and nothing is done."""
-        packed = read_block(record.value)
+        """Take a trades record whose trades are written in the plainest way; else False, and nothing is done."""
+        packed = read_block(record.value) or read_text(record.value)
         if packed is None:
             return False
         known = None if record.key is None else self._keys.get(record.key)
