@@ -35,9 +35,6 @@ from vegamite_common.testing.services.kafka import KafkaServer
 GRACE_MS = 15_000
 """A candle is looked at if it ended so long before a program's last trade: who waits for late ones has told of it by then."""
 
-STORED_SHARE = 0.2
-"""The share of `--trades` that is stored in PostgreSQL."""
-
 
 def minute_candles(seconds: int) -> dict[tuple[str, int], tuple[Any, ...]]:
     """Return the workload's candles of a minute, exact: what each program has to tell."""
@@ -105,9 +102,7 @@ async def measure(trades: int, runs: int, chosen: Callable[[str], bool]) -> None
         if stores:
             from stored import stored
 
-            store = await stack.enter_async_context(
-                stored(kafka.bootstrap, round(workload * STORED_SHARE))
-            )
+            store = await stack.enter_async_context(stored(kafka.bootstrap, workload))
         for number in range(runs):
             rounds.append({})
 

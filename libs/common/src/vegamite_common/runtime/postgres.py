@@ -102,10 +102,10 @@ async def open_pool(
 
 async def _meet_arrays(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Have the client ask once for all the arrays that statements take: it does for each new one, in the midst of the work."""
-    await connection.fetch(_ARRAYS, [], [], [], [], [])
+    await connection.fetch(_ARRAYS, [], [], [], [], [], [], [])
 
 
-_ARRAYS = "SELECT $1::int[], $2::bigint[], $3::text[], $4::timestamptz[], $5::bytea[]"
+_ARRAYS = "SELECT $1::int[], $2::bigint[], $3::text[], $4::timestamptz[], $5::bytea[], $6::numeric[], $7::bool[]"
 
 
 def _check_certificate_files(url: str) -> None:
