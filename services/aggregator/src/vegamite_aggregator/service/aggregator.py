@@ -8,6 +8,7 @@ import structlog
 
 from vegamite_aggregator.config import AggregatorSection
 from vegamite_aggregator.core.timing import Timing
+from vegamite_aggregator.core.trade_block import COMPILED
 from vegamite_aggregator.metrics import OUTBOX_AGE, PARTITIONS, WAITING_PARTITIONS
 from vegamite_aggregator.ports import CandleStore, LogMismatchError, Outbox, StoreError, UpkeepView
 from vegamite_aggregator.service.condition import Conditions
@@ -150,7 +151,12 @@ class AggregatorService:
                 await stop.wait_for(backoff.next_delay())
                 continue
             fault.went_well()
-            log.info("aggregator joined", partitions=self._partitions, log_epoch=epoch)
+            log.info(
+                "aggregator joined",
+                partitions=self._partitions,
+                log_epoch=epoch,
+                compiled_core=COMPILED,
+            )
             return member
         return None
 
