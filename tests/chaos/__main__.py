@@ -47,7 +47,8 @@ def main() -> int:
         say(f"the processes' logs are in {folder}")
     say(
         f"chaos {verdict}: seed {seed}, {result.rounds} of {options.rounds} rounds, {result.trades} trades stored, "
-        f"{result.repeated} delivered again, {result.refused} records refused, {result.published} candle states published, "
+        f"{result.repeated} delivered again, {result.unacknowledged} batches sent again, {result.refused} records refused, "
+        f"{result.published} candle states published, "
         f"{result.compared} candles compared, {result.seconds:.0f} s"
     )
     return status

@@ -6,7 +6,7 @@ rest too. A difference is a line that says what was expected and what came.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Any
 
@@ -33,9 +33,6 @@ from vegamite_common.testing.reference_fold import TIMEFRAME_NAMES, fold, plain,
 
 SHORT = TIMEFRAME_NAMES[: TIMEFRAME_NAMES.index("1h") + 1]
 """What is folded again after each round where it changed; longer ones, of which each has a round's trades, now and then."""
-
-EXTENTS = ("changed", "long", "everything")
-"""How much is compared: what changed; and all of the long timeframes; or all there is, folded anew from the first trade on."""
 
 STREAMED = ("1s", "1m", "3m")
 """Of these every published state is compared with the log as it was then."""
@@ -144,13 +141,26 @@ class Audit:
     # --- comparing --------------------------------------------------------------------------------
 
     async def compare(self, extent: str = "changed") -> None:
-        """Raise `DifferenceError` unless stored and published equal what the log says; to be called when caught up."""
+        """Raise `DifferenceError` unless stored and published equal what the log says; to be called when caught up.
+
+        `extent`: what `changed`; and all of the `long` timeframes; or `everything` there is, folded anew from the first trade on.
+        """
         while True:
             await self.trades.caught_up()
             async with self.trades.taking:
                 if await self._compare_now(extent):
                     return
             await asyncio.sleep(0.05)  # something was appended, or became final, just now
+
+    def require_in_log(self, acknowledged: Mapping[str, Set[tuple[int, int]]]) -> None:
+        """Raise `DifferenceError` for trades, by market and (milliseconds, id), that brokers confirmed and the log doesn't have."""
+        lines = []
+        for market, identities in acknowledged.items():
+            known = self.truth.markets.get(market)
+            lost = identities - known.trades.keys() if known else identities
+            lines += [f"{market}: trade {at} was acknowledged and isn't in the log" for at in lost]
+        if lines:
+            raise DifferenceError(lines)
 
     async def _compare_now(self, extent: str) -> bool:
         """Compare with one snapshot of the database; False where that isn't of the moment that the topics are known of."""

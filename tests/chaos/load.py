@@ -6,8 +6,10 @@ again, in order, until it is.
 """
 
 import asyncio
+import json
 import random
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -37,6 +39,9 @@ MARKETS_A_PARTITION = (2, 2, 1, 1)
 RECORD_TRADES = 400
 POISON = 0.01
 """How probable a record that can't be taken is, a market and tick."""
+
+RELAID = 0.1
+"""How probable a record is whose JSON has another layout than ours."""
 
 FUTURE_SECONDS = 5.0
 """Real seconds; a trade that is further ahead of the time at which it was received can't be."""
@@ -120,13 +125,14 @@ def exact(units: int, places: int) -> Decimal:
 
 
 class Load:
-    """Produces while it is told to; `sent` counts trades, those delivered twice too."""
+    """Produces while it is told to; `acknowledged` has by market the (milliseconds, id) of trades that brokers have confirmed."""
 
     def __init__(self, *, rng: random.Random, clock: Clock, producer: Producer) -> None:
         self._rng = rng
+        self._layouts = random.Random(0)
         self._clock = clock
         self._producer = producer
-        self._queues: list[asyncio.Queue[list[Record]]] = [
+        self._queues: list[asyncio.Queue[tuple[list[Record], list[TradesTopicRecord]]]] = [
             asyncio.Queue() for _ in range(PARTITIONS)
         ]
         self._tasks: list[asyncio.Task[None]] = []
@@ -138,7 +144,7 @@ class Load:
             self.feeds[partition].append(feed)
         self._writers: list[list[Writer]] = [[] for _ in range(PARTITIONS)]
         self.unacknowledged = 0
-        self.sent = 0
+        self.acknowledged: dict[str, set[tuple[int, int]]] = defaultdict(set)
         self.open_jobs: list[tuple[int, Feed, str]] = []
 
     def start(self) -> None:
@@ -259,11 +265,11 @@ class Load:
         match self._rng.randrange(3):
             case 0:
                 value = self._rng.choice([b"", b"{", b'{"v": 99}', b"\xff" * 2_000])
-                self._queues[partition].put_nowait([(key, value)])
+                self._queues[partition].put_nowait(([(key, value)], []))
             case 1:
                 other = Feed(Market("kraken", "NONE/USD"), self._rng, feed.cursor)
                 record = self._records(other, [other.trade(feed.cursor)])[0]
-                self._queues[partition].put_nowait([(key, encode_trades(record))])
+                self._queues[partition].put_nowait(([(key, encode_trades(record))], []))
             case _:
                 now = self._clock.now()
                 ahead = feed.trade(now + self._clock.span(3 * FUTURE_SECONDS))
@@ -415,21 +421,33 @@ class Load:
         encoded: list[Record] = []
         for record in records:
             key = None if isinstance(record, Heartbeat) else record.market.key.encode()
-            encoded.append((key, encode_trades(record)))
-            if isinstance(record, TradesRecord):
-                self.sent += len(record.trades)
-        self._queues[partition].put_nowait(encoded)
+            value = encode_trades(record)
+            if self._layouts.random() < RELAID:
+                value = json.dumps(json.loads(value)).encode()
+            encoded.append((key, value))
+        self._queues[partition].put_nowait((encoded, list(records)))
 
     async def _send(self, partition: int) -> None:
         queue = self._queues[partition]
         while True:
-            records = await queue.get()
+            encoded, records = await queue.get()
             while True:
                 try:
-                    await self._producer.publish(TRADES, partition, records)
+                    await self._producer.publish(TRADES, partition, encoded)
                     break
                 except BusError:
                     # Maybe it was appended: then this is one more repetition.
                     self.unacknowledged += 1
                     await asyncio.sleep(TICK_SECONDS)  # the pace of the load
+            for record in records:
+                if isinstance(record, TradesRecord):
+                    self._note(record)
             queue.task_done()
+
+    def _note(self, record: TradesRecord) -> None:
+        latest = record.received_time + self._clock.span(FUTURE_SECONDS)
+        self.acknowledged[record.market.key].update(
+            (trade.event_time // 1000, int(trade.trade_id))
+            for trade in record.trades
+            if trade.event_time <= latest
+        )

@@ -100,6 +100,7 @@ class Run:
             recovered = time.monotonic()
             longer = number % LONG_EVERY == 0
             await self._audit.compare("long" if longer else "changed")
+            self._audit.require_in_log(load.acknowledged)
             say(
                 f"round {number:3}: {said}; all stored after {recovered - began - load_seconds:.1f} s more, "
                 f"compared in {time.monotonic() - recovered:.1f} s{', long ones too' if longer else ''}"

@@ -1,11 +1,20 @@
 """What the client's own results bring when their records become messages directly: parsed by the client, in order, once."""
 
+import gc
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import READ_UNCOMMITTED, FetchError, FetchResult, PartitionRecords
+from aiokafka.codec import zstd_encode
+from aiokafka.consumer.fetcher import (
+    READ_UNCOMMITTED,
+    Fetcher,
+    FetchError,
+    FetchResult,
+    PartitionRecords,
+)
 from aiokafka.errors import CorruptRecordException, TopicAuthorizationFailedError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
@@ -32,7 +41,13 @@ class State:
         self.position = position
 
 
-def batch(base: int, *offsets: int, last: int | None = None, compression: int = 0) -> bytearray:
+def batch(
+    base: int,
+    *offsets: int,
+    last: int | None = None,
+    compression: int = 0,
+    headers: Mapping[int, list[tuple[str, bytes]]] | None = None,
+) -> bytearray:
     """Encode records of these offsets, in a batch from `base` to `last`."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
@@ -46,12 +61,20 @@ def batch(base: int, *offsets: int, last: int | None = None, compression: int = 
     for offset in offsets:
         key = None if offset % 2 else b"key"
         value = None if offset == 13 else b"value %d" % offset
-        builder.append(offset - base, 1_000 + offset, key, value, [])
+        builder.append(offset - base, 1_000 + offset, key, value, (headers or {}).get(offset, []))
     encoded = builder.build()
     if last is not None:
         encoded[23:27] = (last - base).to_bytes(4, "big")
     encoded[0:8] = base.to_bytes(8, "big")
     return checked(encoded)
+
+
+def compressed(encoded: bytearray) -> bytearray:
+    """Compress the records of a batch that aren't."""
+    packed = bytearray(encoded[:61] + zstd_encode(bytes(encoded[61:])))
+    packed[ATTRIBUTES + 1] |= ZSTD
+    packed[8:12] = (len(packed) - 12).to_bytes(4, "big")
+    return packed
 
 
 def checked(encoded: bytearray) -> bytearray:
@@ -60,22 +83,50 @@ def checked(encoded: bytearray) -> bytearray:
     return encoded
 
 
+class Client:
+    """The part of the client that `getmany` asks: its own code, over partitions' states of ours."""
+
+    def __init__(self, **positions: int) -> None:
+        self.states = {int(name[1:]): State(at) for name, at in positions.items()}
+        self.assignment = SimpleNamespace(
+            active=True, state_value=lambda at: self.states[at.partition]
+        )
+        self._subscriptions = SimpleNamespace(reassignment_in_progress=False)
+        self._wait_consume_future = None
+        self._records: Any = None
+        consumer: Any = SimpleNamespace(_fetcher=self)
+        read_messages(consumer, lambda milliseconds: milliseconds * 1000)
+
+    def _notify(self, future: None) -> None:
+        """Nobody waits."""
+
+    def brings(self, partition: int, *batches: bytearray) -> Any:
+        """Take what was fetched of a partition from its position on; return the client's own result."""
+        at = TopicPartition("market.trades.v1", partition)
+        position = self.states[partition].position
+        records = MemoryRecords(b"".join(batches))
+        self._records[at] = FetchResult(
+            at,
+            assignment=self.assignment,
+            partition_records=PartitionRecords(
+                at, records, [], position, None, None, True, READ_UNCOMMITTED
+            ),
+            backoff=0.1,
+        )
+        assert type(self._records[at]) is FetchResult  # the client asks
+        return self._records[at]
+
+    async def getmany(self, most: int = 100) -> dict[int, list[int]]:
+        """Return the offsets that come, by partition."""
+        client: Any = self
+        brought = await Fetcher.fetched_records(client, (), 0, most)
+        return {at.partition: [each.offset for each in some] for at, some in brought.items()}
+
+
 def fetched(*batches: bytearray, position: int) -> tuple[Any, State]:
-    """Return the client's result of a fetch from `position` on, as `getmany` has it, and its partition's state."""
-    state = State(position)
-    consumer: Any = SimpleNamespace(_fetcher=SimpleNamespace(_records=None))
-    read_messages(consumer, lambda milliseconds: milliseconds * 1000)
-    results = consumer._fetcher._records
-    results[AT] = FetchResult(
-        AT,
-        assignment=SimpleNamespace(active=True, state_value=lambda _: state),
-        partition_records=PartitionRecords(
-            AT, MemoryRecords(b"".join(batches)), [], position, None, None, True, READ_UNCOMMITTED
-        ),
-        backoff=0.1,
-    )
-    assert type(results[AT]) is FetchResult  # the client asks
-    return results[AT], state
+    """Return the client's result of a fetch from `position` on, and its partition's state."""
+    client = Client(p3=position)
+    return client.brings(3, *batches), client.states[3]
 
 
 def message(offset: int) -> Message:
@@ -116,38 +167,97 @@ def test_the_end_of_a_compacted_batch_and_a_record_without_a_value() -> None:
     assert not result.has_more()
 
 
-def test_a_batch_without_records_moves_the_position() -> None:
-    control = batch(4, 4, 5)
-    control[ATTRIBUTES + 1] |= CONTROL
-    result, state = fetched(checked(control), position=4)
-    assert result.getall(10) == []
-    assert state.position == 6
+def test_the_marker_of_a_transaction_leaves_no_hole() -> None:
+    marker = batch(6, 6)
+    marker[ATTRIBUTES + 1] |= CONTROL
+    result, state = fetched(batch(4, 4, 5), checked(marker), batch(7, 7), position=4)
+    assert [each.offset for each in result.getall(10)] == [4, 5, 6, 7]
+    assert state.position == 8
     assert not result.has_more()
 
 
 @pytest.mark.parametrize("compression", [0, ZSTD])
-def test_a_broken_batch_is_told_of_after_what_came_before_it(compression: int) -> None:
+@pytest.mark.parametrize("most", [1, 3, 10])
+async def test_a_broken_batch_is_told_of_after_what_came_before_it_and_elsewhere(
+    compression: int, most: int
+) -> None:
     broken = batch(6, 6, 7, compression=compression)
     broken[-3] ^= 1
-    result, state = fetched(batch(4, 4, 5), broken, batch(8, 8), position=4)
-    assert result.getall(10) == [message(4), message(5)]
-    assert result.has_more()
-    with pytest.raises(CorruptRecordException):
-        result.getall(10)
-    assert state.position == 6
-    assert result.getall(10) == []
-    assert not result.has_more()  # so it is fetched again, from where it broke
+    client = Client(p2=6, p3=4, p4=6)
+    client.brings(2, batch(6, 6))
+    client.brings(3, batch(4, 4, 5), broken, batch(8, 8))
+    client.brings(4, batch(6, 6))
+    got: dict[int, list[int]] = {2: [], 3: [], 4: []}
+    told = 0
+    for _ in range(8):
+        try:
+            for partition, offsets in (await client.getmany(most)).items():
+                got[partition] += offsets
+        except CorruptRecordException as error:
+            told += "market.trades.v1, partition 3" in str(error)
+    assert got == {2: [6], 3: [4, 5], 4: [6]}
+    assert told == 1
+    assert client.states[3].position == 6
+    assert not client._records  # so it is fetched again, from where it broke
 
 
-def test_a_batch_whose_records_are_nonsense_is_an_error_and_no_end() -> None:
+@pytest.mark.parametrize("compression", [0, ZSTD])
+async def test_a_record_that_is_nonsense_is_an_error_after_those_before_it(
+    compression: int,
+) -> None:
+    headers = {6: [("name", b"value")]}
+    nonsense = batch(4, 4, 5, 6, 7, headers=headers)
+    at = nonsense.index(b"name")
+    nonsense[at] = 0xFF  # which no text begins with
+    if compression:
+        nonsense = compressed(nonsense)
+    client = Client(p3=4)
+    client.brings(3, checked(nonsense))
+    assert await client.getmany() == {3: [4, 5]}
+    with pytest.raises(CorruptRecordException, match="offset 6"):
+        await client.getmany()
+    assert client.states[3].position == 6
+    assert await client.getmany() == {}
+
+
+async def test_a_batch_whose_bytes_are_no_records_is_an_error_and_no_end() -> None:
     nonsense = batch(4, 4, 5)
     nonsense[61:] = b"\x01" * (len(nonsense) - 61)
-    result, state = fetched(checked(nonsense), position=4)
+    client = Client(p3=4)
+    client.brings(3, checked(nonsense))
+    assert await client.getmany() == {}
     with pytest.raises(CorruptRecordException):
-        result.getall(10)
-    assert state.position == 4
-    assert result.getall(10) == []
-    assert not result.has_more()
+        await client.getmany()
+    assert client.states[3].position == 4
+
+
+async def test_what_was_fetched_is_given_back_without_a_search_for_cycles() -> None:
+    broken = batch(4, 4)
+    broken[-3] ^= 1
+    gc.collect()
+    gc.disable()
+    try:
+        client = Client(p3=4)
+        client.brings(3, batch(4, 4, 5, 6), batch(7, 7))
+        assert await client.getmany() == {3: [4, 5, 6, 7]}
+        client.states[3].position = 4
+        client.brings(3, batch(4, 4, 5, 6))
+        client.states[3].position = 7  # so what is there is thrown away
+        assert await client.getmany() == {}
+        client.brings(3, batch(7, 7, 8))
+        assert await client.getmany(1) == {3: [7]}
+        del client._records[AT]  # as a seek does
+        client.states[3].position = 4
+        client.brings(3, broken)
+        assert await client.getmany() == {}
+        with pytest.raises(CorruptRecordException):
+            await client.getmany()
+        kept = [
+            each for each in gc.get_objects() if isinstance(each, FetchResult | PartitionRecords)
+        ]
+        assert kept == []
+    finally:
+        gc.enable()
 
 
 def test_nothing_of_a_partition_that_moved_meanwhile() -> None:

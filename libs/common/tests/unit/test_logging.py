@@ -190,6 +190,21 @@ class TestRepeatedFault:
                 seconds.now += 1
         assert [line.get("count") for line in told] == [None, 61, 121]
 
+    def test_what_comes_and_goes_is_one_fault_until_it_settles(self) -> None:
+        seconds = Seconds()
+        fault = RepeatedFault("away", over="back", settle_seconds=5, monotonic=seconds)
+        with structlog.testing.capture_logs() as told:
+            for _ in range(50):
+                fault.failed("x")
+                seconds.now += 1
+                fault.went_well()
+            seconds.now += 4
+            fault.went_well()
+        assert [(line["event"], line.get("count")) for line in told] == [
+            ("away", None),
+            ("back", 50),
+        ]
+
     def test_each_failure_is_counted_in_the_metrics(self) -> None:
         def counted() -> float:
             return (

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import random
+import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
@@ -231,6 +232,24 @@ def relaid(value: bytes, seed: int) -> bytes:
     return json.dumps(document, indent=indent, ensure_ascii=chance.random() < 0.5).encode()
 
 
+TWICE = f'{{"trade_id": "7", "sequence": 7, "event_time": {NOON}, "price": "0", "amount": "0"}}'
+
+
+def damaged(value: bytes, chance: random.Random) -> bytes:
+    """Return a document that lacks a field, or has one twice, whole or with another value."""
+    fields = list(re.finditer(rb'"\w+": ?("[^"]*"|-?\d+|null|\[\{.*?\}\]|\[[^\]]*\])(, ?)?', value))
+    field = chance.choice(fields)
+    text = field.group(0)
+    name = text[: text.index(b":")]
+    other = chance.choice([b'"xx"', b'"0"', b"7", b"null", b'"7.5"', b'"live"', b"[]"])
+    if chance.random() < 0.2:
+        name = name[:2] + b"\\u%04x" % name[2] + name[3:]
+    becomes = chance.choice(
+        [b"", text.rstrip(b", ") + b", " + text, name + b": " + other + b", " + text]
+    )
+    return value[: field.start()] + becomes + value[field.end() :]
+
+
 def shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return dict(chance.sample(list(fields.items()), len(fields)))
 
@@ -257,8 +276,10 @@ def test_a_plain_record_in_another_layout_is_taken_as_well(record: TradesRecord,
 def test_another_layout_says_nothing_else_than_by_the_long_way(
     record: TradesRecord, seed: int, changes: int
 ) -> None:
-    value = bytearray(relaid(encode_trades(record), seed))
     chance = random.Random(seed)
+    value = bytearray(relaid(encode_trades(record), seed))
+    if chance.random() < 0.5:
+        value = bytearray(damaged(bytes(value), chance))
     for _ in range(changes):
         at = chance.randrange(len(value))
         some = bytes(chance.choices(b'0123456789.-eE+"\\{}[],:x \x00\x1f\x7f\xc3', k=1))
@@ -292,6 +313,11 @@ def test_another_layout_says_nothing_else_than_by_the_long_way(
         ('"origin": "live"', '"origin": "alive"'),
         ('"exchange": "kraken"', '"exchange": "KRAKEN!"'),
         ('"kind": "trades"', '"kind": "heartbeat"'),
+        ('"kind": "trades", ', ""),
+        ('"price": "10"', '"price": "xx", "price": "10"'),
+        ('"price": "10"', '"amount": "0", "price": "10"'),
+        ('"price": "10"', '"pr\\u0069ce": "xx", "price": "10"'),
+        ('"trades": [{', f'"trades": [{TWICE}], "trades": [{{'),
         ('"trades": [{', '"trades": [], "more": [{'),
         ('"job": "a"', f'"job": "{"a" * 201}"'),
     ],

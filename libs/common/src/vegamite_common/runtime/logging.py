@@ -168,7 +168,8 @@ class RepeatedFault:
     """One thing that can go wrong again and again: a line when it begins, a count now and then, a line when it is over.
 
     `event` and `over` are constant texts; what varies goes into the context. Each failure is counted in
-    `vegamite_common_faults_total`.
+    `vegamite_common_faults_total`. It is over once it has gone well for `settle_seconds`: what comes and goes by the second is
+    one fault.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class RepeatedFault:
         *,
         over: str,
         every_seconds: float = 300.0,
+        settle_seconds: float = 0.0,
         monotonic: Callable[[], float] = time.monotonic,
         **context: object,
     ) -> None:
@@ -185,15 +187,16 @@ class RepeatedFault:
         self._over = over
         self._every = every_seconds
         self._monotonic = monotonic
+        self._settle = settle_seconds
         self._since: float | None = None
-        self._told = 0.0
+        self._told = self._last = 0.0
         self.count = 0
         """How often it failed since it last went well."""
         from_zero(FAULTS, event)
 
     def failed(self, error: object = "", **values: object) -> None:
         """It failed: logged the first time, then at most every `every_seconds` with the count."""
-        now = self._monotonic()
+        now = self._last = self._monotonic()
         self.count += 1
         FAULTS.labels(fault=self._event).inc()
         if self._since is None:
@@ -211,9 +214,9 @@ class RepeatedFault:
 
     def went_well(self, **values: object) -> None:
         """It works: logged where it had failed before, with how often and how long."""
-        if self._since is None:
+        if self._since is None or self._monotonic() - self._last < self._settle:
             return
-        lasted = round(self._monotonic() - self._since, 1)
+        lasted = round(self._monotonic() - self._settle - self._since, 1)
         self._log.info(self._over, count=self.count, seconds=lasted, **values)
         self._since = None
         self.count = 0

@@ -15,7 +15,7 @@ from vegamite_aggregator.core.trade_block import TradeBlock
 from vegamite_common.domain.time import EARLIEST, LATEST_EVENT
 from vegamite_common.domain.trade import TakerSide
 from vegamite_common.messages.codec import MessageError, decode_with
-from vegamite_common.messages.trades import TradesRecord
+from vegamite_common.messages.trades import Heartbeat, TradesRecord
 
 
 class TextTrade(msgspec.Struct, frozen=True, gc=False):
@@ -33,13 +33,18 @@ class _TextRecord(TradesRecord, frozen=True, kw_only=True, tag="trades", tag_fie
     trades: tuple[TextTrade, ...]  # type: ignore[assignment]
 
 
-_DECODER = msgspec.json.Decoder(_TextRecord)
+# One of several, since msgspec insists on the tag of none that is alone.
+_DECODER: msgspec.json.Decoder[_TextRecord | Heartbeat] = msgspec.json.Decoder(
+    _TextRecord | Heartbeat
+)
 
 
 def read_text(value: bytes) -> BlockRecord | None:
     """Return the trades record that `value` encodes, its trades packed; None where they can't be, and for all else."""
     try:
         record = decode_with(_DECODER, value)
+        if not isinstance(record, _TextRecord) or _overwritten(value, len(record.trades)):
+            return None
         require_storable(record)
     except MessageError:
         return None
@@ -52,6 +57,11 @@ def read_text(value: bytes) -> BlockRecord | None:
     packed.job = record.job
     packed.covered = record.covered
     return packed
+
+
+def _overwritten(value: bytes, trades: int) -> bool:
+    """Whether a field of these many trades might be there twice: the last counts, but nobody has looked at the first's number."""
+    return b"\\" in value or any(value.count(name) != trades for name in (b'"price"', b'"amount"'))
 
 
 def pack_trades(trades: Sequence[TextTrade]) -> TradeBlock | None:

@@ -38,6 +38,9 @@ POLL_RECORDS = 500
 """Most records of one poll: to unpack them takes some milliseconds, in which nothing else is done."""
 
 POLL_SECONDS = 0.5
+SETTLE_SECONDS = 5.0
+"""After so long without a failure the log can be read again: other partitions' records come between those of one that can't."""
+
 """How long a poll waits for records; well below the age at which a look at the log's end is too old."""
 
 LAG_COMMIT_SECONDS = 5.0
@@ -171,7 +174,11 @@ class AggregatorService:
     async def _poll(self, member: Member) -> None:
         """Hand what the log has to the workers; one that is full is left out until it asks again."""
         backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
-        fault = RepeatedFault("the log can't be read", over="the log can be read again")
+        fault = RepeatedFault(
+            "the log can't be read",
+            over="the log can be read again",
+            settle_seconds=SETTLE_SECONDS,
+        )
         while True:
             self.health.beat()
             try:

@@ -29,6 +29,7 @@ from vegamite_common.runtime.lifecycle import Stop
 from vegamite_common.runtime.logging import RepeatedFault
 
 POLL_SECONDS = 0.5
+SETTLE_SECONDS = 5.0
 POLL_RECORDS = 2_000
 FLIGHT_RECORDS = 500
 FLIGHT_BYTES = 2_000_000
@@ -132,7 +133,11 @@ class SinkStream:
     async def _poll(self) -> None:
         """Fetch what there is room for, and stay a member where there is none."""
         backoff = Backoff(first_seconds=0.1, limit_seconds=2.0)
-        fault = RepeatedFault("the log can't be read", over="the log can be read again")
+        fault = RepeatedFault(
+            "the log can't be read",
+            over="the log can be read again",
+            settle_seconds=SETTLE_SECONDS,
+        )
         while True:
             self._health.beat()
             try:

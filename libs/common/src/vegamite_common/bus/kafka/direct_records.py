@@ -5,6 +5,7 @@ small records that was three quarters of what reading costs. Its parser of batch
 what it does with positions stay as they are. It reads uncommitted records, as ours always does, and no more than that.
 """
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,8 +13,8 @@ from itertools import chain, islice
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException
+from aiokafka.consumer.fetcher import FetchError, FetchResult
+from aiokafka.errors import CorruptRecordException, KafkaError
 
 from vegamite_common.bus.port import Message
 from vegamite_common.domain.time import Micros
@@ -25,7 +26,10 @@ def read_messages(consumer: AIOKafkaConsumer, from_broker: Callable[[int], Micro
 
 
 class _Results(OrderedDict[TopicPartition, Any]):
-    """What the client has fetched and not yet handed out: results, whose records are parsed as they are asked for."""
+    """What the client has fetched and not yet handed out: results, whose records are parsed as they are asked for.
+
+    Nothing here refers to itself: a fetch is megabytes, and a process that hardly ever looks for cycles would keep them.
+    """
 
     def __init__(self, from_broker: Callable[[int], Micros]) -> None:
         super().__init__()
@@ -34,95 +38,119 @@ class _Results(OrderedDict[TopicPartition, Any]):
     def __setitem__(self, at: TopicPartition, result: Any) -> None:
         if isinstance(result, FetchResult):  # else an error
             fetched = result._partition_records  # noqa: SLF001
+            fetched._records_iterator = None  # noqa: SLF001 -- which refers to what it belongs to
             result._partition_records = _Messages(  # noqa: SLF001
-                at.partition,
+                at,
                 fetched._records,  # noqa: SLF001
                 fetched.next_fetch_offset,
                 self._from_broker,
             )
-            result.getall = partial(_take, result)
+            result.getall = partial(_take, weakref.ref(result))
         super().__setitem__(at, result)
 
+    def __delitem__(self, at: TopicPartition) -> None:
+        """Forget a result; where it broke, tell of that as of any error: after what other partitions have brought."""
+        failed = getattr(self[at], "failed", None)
+        super().__delitem__(at)
+        if failed is not None:
+            super().__setitem__(at, FetchError(error=failed, backoff=_BACKOFF_SECONDS))
 
-def _take(result: Any, max_records: int) -> list[Message]:
+
+def _take(reference: Callable[[], Any], max_records: int) -> list[Message]:
     """What the client's result does when it is asked for records."""
+    result = reference()
     if not result.has_more() or not result.check_assignment(result._topic_partition):  # noqa: SLF001
         return []
-    messages = result._partition_records  # noqa: SLF001
-    taken: list[Message] = messages.take(max_records)
+    messages: _Messages = result._partition_records  # noqa: SLF001
+    taken = messages.take(max_records)
     result._update_position()  # noqa: SLF001
-    if messages.done:
-        result._partition_records = None  # noqa: SLF001
+    if messages.failed is not None or messages.done:
+        result.failed = messages.failed
+        result._partition_records = None  # noqa: SLF001 -- the client forgets the result then
     return taken
 
 
 class _Messages:
-    """The records of one fetch of one partition, from an offset on; `next_fetch_offset` follows the last one taken."""
+    """The records of one fetch of one partition, from an offset on; `next_fetch_offset` follows the last one taken.
+
+    The marker that ends a transaction is a record like any other, of no meaning to whoever reads it: offsets have no hole.
+    """
 
     def __init__(
-        self, partition: int, batches: Any, offset: int, from_broker: Callable[[int], Micros]
+        self, at: TopicPartition, batches: Any, offset: int, from_broker: Callable[[int], Micros]
     ) -> None:
-        self._partition = partition
+        self._at = at
         self._batches = batches
         self._from_broker = from_broker
         self._records: Iterator[Any] = iter(())  # what is left of the batch that is being read
         self._end = offset  # of that batch
-        self._failed: Exception | None = None
+        self.failed: KafkaError | None = None
         self.next_fetch_offset = offset
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left, not even a failure to tell of."""
-        return (
-            self._failed is None
-            and self.next_fetch_offset >= self._end
-            and not (self._batches is not None and self._batches.has_next())
-        )
+        """Whether nothing is left."""
+        return self.next_fetch_offset >= self._end and not self._batches.has_next()
 
     def take(self, most: int) -> list[Message]:
-        """Return the next records, at most so many; of what can't be read, raise once what came before it is taken."""
-        if self._failed is not None:
-            failed, self._failed = self._failed, None
-            raise failed
+        """Return the next records, at most so many; what can't be read ends them, and is `failed` from then on."""
         taken: list[Message] = []
-        while len(taken) < most and not self.done:
-            try:
+        try:
+            while len(taken) < most and not self.done:
                 if self.next_fetch_offset >= self._end:
                     self._next_batch()
-                taken += self._some(most - len(taken))
-            except Exception as error:
-                # Nothing of the fetch can be trusted any more: from the next offset on it is asked for again.
-                self._batches, self._end = None, self.next_fetch_offset
-                if not taken:
-                    raise
-                self._failed = error
-                break
+                self._parse(taken, most)
+        except KafkaError as error:
+            self.failed = error.with_traceback(None)  # whose frames refer to this
+        except Exception as error:  # noqa: BLE001 -- a decompressor's, or a header's name that is no text
+            self.failed = CorruptRecordException(
+                f"{self._at.topic}, partition {self._at.partition}: the record at offset {self.next_fetch_offset}, "
+                f"or one soon after it, can't be read: {type(error).__name__}: {error}"
+            )
         return taken
 
     def _next_batch(self) -> None:
         batch = self._batches.next_batch()
         if not batch.validate_crc():
-            raise CorruptRecordException(f"Invalid CRC - partition {self._partition}")
+            raise CorruptRecordException(
+                f"{self._at.topic}, partition {self._at.partition}: the checksum of the batch at offset "
+                f"{batch.base_offset} is wrong"
+            )
         # Chained, since the client's own iterator may be asked for no second time.
-        self._records = chain(() if batch.is_control_batch else batch)
+        self._records = chain(batch)
         self._end = batch.next_offset
 
-    def _some(self, most: int) -> list[Message]:
-        """Return the batch's next records; they are parsed no sooner, since then they are in the processor's cache."""
-        partition, from_broker, begin = self._partition, self._from_broker, self.next_fetch_offset
-        messages = [
-            Message(
-                partition,
-                record.offset,
-                from_broker(record.timestamp),
-                record.key,
-                record.value or b"",
+    def _parse(self, taken: list[Message], most: int) -> None:
+        """Add the batch's next records, up to `most`; they are parsed no sooner, since then they are in the processor's cache."""
+        partition, from_broker, begin = (
+            self._at.partition,
+            self._from_broker,
+            self.next_fetch_offset,
+        )
+        before = len(taken)
+        try:
+            taken.extend(
+                Message(
+                    partition,
+                    record.offset,
+                    from_broker(record.timestamp),
+                    record.key,
+                    record.value or b"",
+                )
+                for record in islice(self._records, most - before)
             )
-            for record in islice(self._records, most)
-        ]
-        # Of a compacted batch the last records may be gone; what follows begins after them all the same.
-        whole = len(messages) < most
-        self.next_fetch_offset = max(begin, self._end if whole else messages[-1].offset + 1)
-        if messages and messages[0].offset < begin:  # a batch comes whole, wherever one begins
-            return [message for message in messages if message.offset >= begin]
-        return messages
+            whole = len(taken) < most
+        finally:
+            # Also where one can't be read: what came before it, is taken.
+            if len(taken) > before:
+                self.next_fetch_offset = max(begin, taken[-1].offset + 1)
+                if taken[before].offset < begin:  # a batch comes whole, wherever one begins
+                    taken[before:] = [
+                        message for message in taken[before:] if message.offset >= begin
+                    ]
+        if whole:
+            # Of a compacted batch the last records may be gone; what follows begins after them all the same.
+            self.next_fetch_offset = max(begin, self._end)
+
+
+_BACKOFF_SECONDS = 0.1
