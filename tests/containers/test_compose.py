@@ -291,6 +291,17 @@ async def test_the_database_takes_the_generated_password_alone(stack: Stack) -> 
         await asyncpg.connect(_database_url(stack, "vegamite"))
 
 
+async def test_maintenance_runs_when_it_is_asked_for(stack: Stack) -> None:
+    completed = "SELECT completed_time IS NOT NULL FROM maintenance"
+    connection = await asyncpg.connect(_database_url(stack, stack.secret("postgres/password")))
+    try:
+        assert not await connection.fetchval(completed)
+        stack.compose("run", "--rm", "--no-deps", "maintain")
+        assert await connection.fetchval(completed)
+    finally:
+        await connection.close()
+
+
 async def test_the_log_is_reached_from_this_machine_too(stack: Stack) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{stack.ports['KAFKA']}")
     await admin.start()

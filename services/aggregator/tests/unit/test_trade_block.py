@@ -4,7 +4,6 @@ import importlib.util
 import itertools
 import json
 import random
-import re
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
@@ -26,16 +25,25 @@ from vegamite_aggregator.core.intake import read_batch
 from vegamite_aggregator.core.packed_trades import PackedTrades
 from vegamite_aggregator.core.state import PartitionState
 from vegamite_aggregator.core.tally import exactly
-from vegamite_aggregator.core.text_record import read_text
 from vegamite_aggregator.core.timing import Timing
 from vegamite_common.domain.market import Contract, Market
 from vegamite_common.domain.time import SECOND, parse_time
-from vegamite_common.domain.trade import Origin, Trade
+from vegamite_common.domain.trade import Trade
 from vegamite_common.messages.codec import MessageError
 from vegamite_common.messages.trades import TradesRecord, decode_trades, encode_trades
-
-NOON = parse_time("2024-02-29T12:00:00Z")
-MARKET = Market("kraken", "BTC/USD")
+from vegamite_common.testing.trades_records import (
+    MARKET,
+    NOON,
+    any_decimals,
+    any_ids,
+    plain_decimals,
+    plain_ids,
+    record_of,
+    records,
+    said,
+    spelt,
+    trades,
+)
 
 
 def interpreted() -> SimpleNamespace:
@@ -63,66 +71,6 @@ COMPILED = SimpleNamespace(**vars(trade_block) | vars(block_reader) | vars(block
 INTERPRETED = interpreted()
 some_examples = settings(max_examples=40)
 both = pytest.mark.parametrize("module", [COMPILED, INTERPRETED], ids=["compiled", "interpreted"])
-
-plain_ids = st.text("019azAZ-:_. ", min_size=1, max_size=12)
-plain_decimals = st.builds(
-    lambda digits, decimals: Decimal(digits).scaleb(-decimals),
-    st.integers(1, 10**9) | st.integers(1, 10**16 - 1),
-    st.integers(0, 6) | st.integers(0, 16),
-).filter(lambda number: "E" not in str(number))
-any_ids = plain_ids | st.text(min_size=1, max_size=8).filter(lambda text: "\x00" not in text)
-any_decimals = plain_decimals | st.builds(
-    lambda digits, decimals: Decimal(digits).scaleb(-decimals),
-    st.integers(1, 10**28 - 1),
-    st.integers(0, 30),
-)
-
-
-def trades(ids: st.SearchStrategy[str], numbers: st.SearchStrategy[Decimal]) -> Any:
-    return st.lists(
-        st.builds(
-            Trade,
-            ids,
-            st.integers(-5, 5) | st.integers(-(2**63), 2**63 - 1),
-            st.integers(NOON, NOON + 3) | st.integers(NOON, NOON + 4 * SECOND),
-            numbers,
-            numbers,
-            st.sampled_from(["buy", "sell", None]),
-        ),
-        min_size=1,
-        max_size=6,
-    ).map(tuple)
-
-
-def records(ids: st.SearchStrategy[str], numbers: st.SearchStrategy[Decimal]) -> Any:
-    return st.builds(
-        TradesRecord,
-        exchange=st.just(MARKET.exchange),
-        symbol=st.just(MARKET.symbol),
-        received_time=st.integers(NOON, NOON + 5 * SECOND),
-        origin=st.sampled_from(Origin),
-        trades=trades(ids, numbers),
-        job=st.none() | st.sampled_from(["a-job", "job 2/3"]),
-        covered=st.none() | st.just((NOON, NOON + SECOND)),
-    )
-
-
-def said(record: Any) -> TradesRecord:
-    """Return what a record that was read in short says."""
-    block = record.trades
-    return TradesRecord(
-        exchange=record.exchange,
-        symbol=record.symbol,
-        received_time=record.received_time,
-        origin=Origin(record.origin),
-        trades=tuple(block.trade(place) for place in range(block.count)),
-        job=record.job,
-        covered=record.covered,
-    )
-
-
-def spelt(record: TradesRecord) -> list[tuple[str, str]]:
-    return [(str(trade.price), str(trade.amount)) for trade in record.trades]
 
 
 def short(value: TradesRecord) -> PackedTrades:
@@ -220,117 +168,6 @@ def test_what_is_no_plain_record_goes_the_long_way(module: Any, was: str, become
     assert module.read_block(changed) is None
 
 
-def relaid(value: bytes, seed: int) -> bytes:
-    """Return the same document as another program would write it: with spaces, and fields in another order."""
-    chance = random.Random(seed)
-    document = json.loads(value)
-    if chance.random() < 0.5:
-        document["trades"] = [shuffled(trade, chance) for trade in document["trades"]]
-    if chance.random() < 0.5:
-        document = shuffled(document, chance)
-    indent = chance.choice([None, 1])
-    return json.dumps(document, indent=indent, ensure_ascii=chance.random() < 0.5).encode()
-
-
-TWICE = f'{{"trade_id": "7", "sequence": 7, "event_time": {NOON}, "price": "0", "amount": "0"}}'
-
-
-def damaged(value: bytes, chance: random.Random) -> bytes:
-    """Return a document that lacks a field, or has one twice, whole or with another value."""
-    fields = list(re.finditer(rb'"\w+": ?("[^"]*"|-?\d+|null|\[\{.*?\}\]|\[[^\]]*\])(, ?)?', value))
-    field = chance.choice(fields)
-    text = field.group(0)
-    name = text[: text.index(b":")]
-    other = chance.choice([b'"xx"', b'"0"', b"7", b"null", b'"7.5"', b'"live"', b"[]"])
-    if chance.random() < 0.2:
-        name = name[:2] + b"\\u%04x" % name[2] + name[3:]
-    becomes = chance.choice(
-        [b"", text.rstrip(b", ") + b", " + text, name + b": " + other + b", " + text]
-    )
-    return value[: field.start()] + becomes + value[field.end() :]
-
-
-def shuffled(fields: dict[str, Any], chance: random.Random) -> dict[str, Any]:
-    return dict(chance.sample(list(fields.items()), len(fields)))
-
-
-@some_examples
-@given(record=records(plain_ids, plain_decimals), seed=st.integers(0, 2**32))
-def test_a_plain_record_in_another_layout_is_taken_as_well(record: TradesRecord, seed: int) -> None:
-    value = relaid(encode_trades(record), seed)
-    assert block_reader.read_block(value) is None
-    taken = read_text(value)
-    assert taken is not None
-    decoded = decode_trades(value)
-    assert isinstance(decoded, TradesRecord)
-    assert said(taken) == record == decoded
-    assert spelt(said(taken)) == spelt(decoded)
-
-
-@some_examples
-@given(
-    record=records(any_ids, any_decimals),
-    seed=st.integers(0, 2**32),
-    changes=st.integers(0, 3),
-)
-def test_another_layout_says_nothing_else_than_by_the_long_way(
-    record: TradesRecord, seed: int, changes: int
-) -> None:
-    chance = random.Random(seed)
-    value = bytearray(relaid(encode_trades(record), seed))
-    if chance.random() < 0.5:
-        value = bytearray(damaged(bytes(value), chance))
-    for _ in range(changes):
-        at = chance.randrange(len(value))
-        some = bytes(chance.choices(b'0123456789.-eE+"\\{}[],:x \x00\x1f\x7f\xc3', k=1))
-        value[at : at + chance.randrange(2)] = chance.choice([some, some, b""])
-    taken = read_text(bytes(value))
-    if taken is None:
-        return
-    decoded = decode_trades(bytes(value))
-    assert said(taken) == decoded
-    assert spelt(said(taken)) == spelt(decoded)
-
-
-@pytest.mark.parametrize(
-    ("was", "becomes"),
-    [
-        ('"v": 1', '"v": 2'),
-        ('"price": "10"', '"price": 10'),
-        ('"price": "10"', '"price": "1_0"'),
-        ('"price": "10"', '"price": " 10"'),
-        ('"price": "10"', '"price": "NaN"'),
-        ('"price": "10"', '"price": ""'),
-        ('"price": "10"', '"price": "0"'),
-        ('"price": "10"', '"price": "10\\"10"'),
-        ('"trade_id": "7"', '"trade_id": ""'),
-        ('"trade_id": "7"', '"trade_id": "7\\"8"'),
-        ('"trade_id": "7"', '"trade_id": "\\u0000"'),
-        ('"sequence": 7', f'"sequence": {2**63}'),
-        (f'"event_time": {NOON}', '"event_time": 1'),
-        (f'"event_time": {NOON}', f'"event_time": {2**70}'),
-        ('"taker_side": "buy"', '"taker_side": "buyer"'),
-        ('"origin": "live"', '"origin": "alive"'),
-        ('"exchange": "kraken"', '"exchange": "KRAKEN!"'),
-        ('"kind": "trades"', '"kind": "heartbeat"'),
-        ('"kind": "trades", ', ""),
-        ('"price": "10"', '"price": "xx", "price": "10"'),
-        ('"price": "10"', '"amount": "0", "price": "10"'),
-        ('"price": "10"', '"pr\\u0069ce": "xx", "price": "10"'),
-        ('"trades": [{', f'"trades": [{TWICE}], "trades": [{{'),
-        ('"trades": [{', '"trades": [], "more": [{'),
-        ('"job": "a"', f'"job": "{"a" * 201}"'),
-    ],
-)
-def test_what_is_not_plain_in_another_layout_goes_the_long_way(was: str, becomes: str) -> None:
-    trade = Trade("7", 7, NOON, Decimal(10), Decimal(2), "buy")
-    value = json.dumps(json.loads(encode_trades(record_of([trade], job="a"))))
-    assert read_text(value.encode()) is not None
-    changed = value.replace(was, becomes, 1)
-    assert changed != value
-    assert read_text(changed.encode()) is None
-
-
 @both
 @some_examples
 @given(some=trades(plain_ids | any_ids, plain_decimals | any_decimals))
@@ -349,16 +186,6 @@ def test_packed_field_by_field_they_are_the_trades(module: Any, some: tuple[Trad
         assert [(str(t.price), str(t.amount)) for t in taken] == [
             (str(t.price), str(t.amount)) for t in some
         ]
-
-
-def record_of(some: Sequence[Trade], **more: Any) -> TradesRecord:
-    about: dict[str, Any] = {
-        "exchange": MARKET.exchange,
-        "symbol": MARKET.symbol,
-        "received_time": NOON + 9 * SECOND,
-        "origin": Origin.LIVE,
-    }
-    return TradesRecord(**about | more, trades=tuple(some))
 
 
 def test_a_thousand_trades_are_a_record_and_one_more_is_none() -> None:
