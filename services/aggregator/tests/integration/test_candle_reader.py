@@ -81,9 +81,18 @@ async def written(client: InfluxDBClient, section: InfluxSection) -> dict[tuple[
             for row in table.records:
                 key = (row["timeframe"], from_datetime(row["_time"]))
                 found.setdefault(key, {})[row["_field"]] = row["_value"]
-    names = ("epoch", "as_of", "revision", "trade_count")
+
+    def field(fields: dict[str, int], name: str) -> int:
+        # A query sees a point that is being written field by field.
+        return fields.get(name, -1)
+
     return {
-        key: (fields[names[0]], fields[names[1]], fields[names[2]], fields[names[3]])
+        key: (
+            field(fields, "epoch"),
+            field(fields, "as_of"),
+            field(fields, "revision"),
+            field(fields, "trade_count"),
+        )
         for key, fields in found.items()
     }
 
