@@ -38,10 +38,10 @@ POLL_RECORDS = 500
 """Most records of one poll: to unpack them takes some milliseconds, in which nothing else is done."""
 
 POLL_SECONDS = 0.5
+"""How long a poll waits for records; well below the age at which a look at the log's end is too old."""
+
 SETTLE_SECONDS = 5.0
 """After so long without a failure the log can be read again: other partitions' records come between those of one that can't."""
-
-"""How long a poll waits for records; well below the age at which a look at the log's end is too old."""
 
 LAG_COMMIT_SECONDS = 5.0
 MEASURE_SECONDS = 2.0

@@ -54,6 +54,7 @@ class _Results(OrderedDict[TopicPartition, Any]):
         super().__delitem__(at)
         if failed is not None:
             super().__setitem__(at, FetchError(error=failed, backoff=_BACKOFF_SECONDS))
+            self.move_to_end(at, last=False)  # or a backlog of others would hide it
 
 
 def _take(reference: Callable[[], Any], max_records: int) -> list[Message]:
@@ -100,25 +101,20 @@ class _Messages:
                 if self.next_fetch_offset >= self._end:
                     self._next_batch()
                 self._parse(taken, most)
-        except KafkaError as error:
-            self.failed = error.with_traceback(None)  # whose frames refer to this
-        except Exception as error:  # noqa: BLE001 -- a decompressor's, or a header's name that is no text
+        except Exception as error:  # noqa: BLE001 -- the client's, a decompressor's, or a header's name that is no text
             self.failed = CorruptRecordException(
-                f"{self._at.topic}, partition {self._at.partition}: the record at offset {self.next_fetch_offset}, "
-                f"or one soon after it, can't be read: {type(error).__name__}: {error}"
+                f"{self._at.topic}, partition {self._at.partition}: what follows at offset {self.next_fetch_offset} "
+                f"can't be read; its batch ends before offset {self._end}: {type(error).__name__}: {error}"
             )
         return taken
 
     def _next_batch(self) -> None:
         batch = self._batches.next_batch()
+        self._end = batch.next_offset
         if not batch.validate_crc():
-            raise CorruptRecordException(
-                f"{self._at.topic}, partition {self._at.partition}: the checksum of the batch at offset "
-                f"{batch.base_offset} is wrong"
-            )
+            raise CorruptRecordException("the batch's checksum is wrong")
         # Chained, since the client's own iterator may be asked for no second time.
         self._records = chain(batch)
-        self._end = batch.next_offset
 
     def _parse(self, taken: list[Message], most: int) -> None:
         """Add the batch's next records, up to `most`; they are parsed no sooner, since then they are in the processor's cache."""

@@ -106,6 +106,7 @@ class KafkaReader:
                         timeout_ms=round(timeout * 1000), max_records=max_records
                     )
             except BusError as error:
+                self._behind_since = None  # an answer, so the client isn't stuck
                 await self._raise_out_of_range(error)
         else:
             await self._wait_for_work(timeout)
