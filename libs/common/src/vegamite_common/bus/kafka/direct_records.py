@@ -28,7 +28,7 @@ def read_messages(consumer: AIOKafkaConsumer, from_broker: Callable[[int], Micro
 class _Results(OrderedDict[TopicPartition, Any]):
     """What the client has fetched and not yet handed out: results, whose records are parsed as they are asked for.
 
-    Nothing here refers to itself: a fetch is megabytes, and a process that hardly ever looks for cycles would keep them.
+    No fetch is part of a cycle: it is megabytes, and a process that hardly ever looks for cycles would keep them.
     """
 
     def __init__(self, from_broker: Callable[[int], Micros]) -> None:
@@ -49,7 +49,7 @@ class _Results(OrderedDict[TopicPartition, Any]):
         super().__setitem__(at, result)
 
     def __delitem__(self, at: TopicPartition) -> None:
-        """Forget a result; where it broke, tell of that as of any error: after what other partitions have brought."""
+        """Forget a result; where it broke, have the client raise that at the next call: this one's records stay."""
         failed = getattr(self[at], "failed", None)
         super().__delitem__(at)
         if failed is not None:
